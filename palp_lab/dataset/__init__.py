@@ -1,0 +1,1 @@
+"""Datasets: what is learned, and its pictures."""

@@ -1,0 +1,71 @@
+"""The concept: one subject, its pictures and how sentences speak of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from palp_lab.types import Images, Masks
+
+SLOT = "{}"
+
+
+def check_sentence(sentence: str, key: str) -> str:
+    """A sentence with exactly one slot, or a UserError that names the key and shows the quoting."""
+    if sentence.count(SLOT) != 1:
+        raise UserError(f"{key}: {sentence!r} needs exactly one {{}} where the subject goes; quote it: '{key}=\"a sketch of {{}} in Paris\"'")
+    return sentence
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One subject.
+
+    `superclass` is the noun the base model knows ("cat"); `placeholder` the new word ("<v>"); `photos` the training
+    pictures [n 3 h w] (uint8); `masks` [n h w] where the subject is, or None; `held_out` other pictures of the same
+    subject, never trained on, or None; `description` the full true description of the subject in known words ("a
+    spotted red cat" without the article), or None; `digest` a hash of all picture bytes.
+    """
+
+    name: str
+    superclass: str
+    placeholder: str
+    photos: Images
+    digest: str
+    masks: Masks | None = None
+    held_out: Images | None = None
+    description: str | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def fill(self, sentence: str, words: str) -> str:
+        """The sentence with its slot filled."""
+        return sentence.replace(SLOT, words)
+
+    def clean(self, sentence: str) -> str:
+        """The twin for the base model: the slot holds the class word."""
+        return self.fill(sentence, self.superclass)
+
+    def described(self, sentence: str) -> str:
+        """The sentence with the full true description in its slot (the class word where there is none)."""
+        return self.fill(sentence, self.description or self.superclass)
+
+
+class AbstractDataset(ABC):
+    """Where concepts and, if the world has them, true pictures of prompts come from."""
+
+    @abstractmethod
+    def concept(self) -> Concept:
+        """The concept, read and checked. Raises UserError for missing, empty or corrupt pictures, naming the file."""
+
+    def true_renders(self, sentence: str, seeds: Sequence[int]) -> Images | None:
+        """The subject itself in the scene of a sentence with a slot, one picture per seed; None outside the tiny world."""
+        return None
+
+    def class_renders(self, seeds: Sequence[int]) -> Images | None:
+        """Other members of the superclass, for prior preservation with given pictures; None where there are none."""
+        return None

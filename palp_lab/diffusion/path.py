@@ -1,0 +1,88 @@
+"""Noise paths: how a clean latent becomes noise as the model's clock runs from 0 to T - 1.
+
+Both families are x_t = alpha(t) x0 + sigma(t) noise; they differ in the two functions and in the clock.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from palp_lab.types import Latents, Timesteps
+
+
+class AbstractPath(ABC):
+    """x_t = alpha(t) x0 + sigma(t) noise. `steps` is T, the length of the training clock."""
+
+    steps: int
+
+    @abstractmethod
+    def alpha(self, t: Timesteps) -> Tensor:
+        """Share of the clean latent, [b]."""
+
+    @abstractmethod
+    def sigma(self, t: Timesteps) -> Tensor:
+        """Share of the noise, [b]."""
+
+    @abstractmethod
+    def draw_t(self, count: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """`count` timesteps, uniform on the part [low, high) of the clock, from the named generator (on the CPU)."""
+
+    def coefficients(self, t: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma shaped to multiply `like` ([b, ...]), in float32 or wider: at t = 999 of Stable Diffusion
+        alpha is 0.068, which half precision divides by badly."""
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        shape = (-1,) + (1,) * (like.ndim - 1)
+        return (
+            self.alpha(t).to(like.device, dtype).view(shape),
+            self.sigma(t).to(like.device, dtype).view(shape),
+        )
+
+    def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        """x_t = alpha x0 + sigma noise, in the dtype of x0."""
+        alpha, sigma = self.coefficients(t, x0)
+        return (alpha * x0 + sigma * noise).to(x0.dtype)
+
+
+class VariancePreserving(AbstractPath):
+    """alpha^2 + sigma^2 = 1 on an integer clock, given by the cumulative products of a DDPM schedule.
+
+    Source: arXiv 2006.11239, Eq. 4.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        self.alphas_cumprod = alphas_cumprod.detach().double().cpu()
+        self.steps = len(alphas_cumprod)
+
+    def alpha(self, t: Timesteps) -> Tensor:
+        return self.alphas_cumprod.to(t.device)[t.long()].sqrt()
+
+    def sigma(self, t: Timesteps) -> Tensor:
+        return (1 - self.alphas_cumprod.to(t.device)[t.long()]).sqrt()
+
+    def draw_t(self, count: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
+        first, last = int(low * self.steps), max(int(low * self.steps) + 1, int(high * self.steps))
+        return torch.randint(first, last, (count,), generator=generator)
+
+
+class RectifiedFlow(AbstractPath):
+    """x_t = (1 - sigma) x0 + sigma noise with sigma = t / T, on a real-valued clock.
+
+    Source: arXiv 2209.03003, Eq. 1; the direction (1 is noise) is that of arXiv 2403.03206.
+    """
+
+    def __init__(self, steps: int = 1000) -> None:
+        self.steps = steps
+
+    def alpha(self, t: Timesteps) -> Tensor:
+        return 1 - t.double() / self.steps
+
+    def sigma(self, t: Timesteps) -> Tensor:
+        return t.double() / self.steps
+
+    def draw_t(self, count: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
+        return (low + (high - low) * torch.rand(count, generator=generator)) * self.steps

@@ -1,0 +1,1 @@
+"""Edits: what is trainable inside the network."""

@@ -1,0 +1,42 @@
+"""What all edits share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+from torch import nn
+
+from palp_lab.model.base import AbstractModel
+from palp_lab.types import Capability
+
+
+class AbstractEdits(nn.Module):
+    """A change of the denoiser that can be attached, switched off exactly, saved and loaded."""
+
+    requires: frozenset[Capability]
+    starts_at_base: bool = True
+    """Whether an untrained edit leaves every output as it was."""
+
+    @abstractmethod
+    def attach(self, model: AbstractModel) -> None:
+        """Creates the parameters on the model's device (float32) and puts the edit in place, enabled."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Takes the edit out again; the model is bitwise what it was before `attach`."""
+
+    @abstractmethod
+    def disabled(self) -> AbstractContextManager[None]:
+        """A block in which `predict` is bitwise the base model. Does not touch requires_grad, so a graph built outside
+        can be differentiated after it."""
+
+    @abstractmethod
+    def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The trainable parameters with the names they are saved under."""
+
+    def set_strength(self, strength: float) -> None:
+        """The inference-time knob (LoRA scale); only 1 where a method has none."""
+        if strength != 1:
+            raise ValueError(f"{type(self).__name__} has no strength; leave generate.strength at 1")

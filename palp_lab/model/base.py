@@ -1,0 +1,164 @@
+"""The nouns of a model: sites, text conditioning, latent distributions, and what every model can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from palp_lab.diffusion.path import AbstractPath
+from palp_lab.diffusion.prediction import Prediction
+from palp_lab.types import Capability, Kind
+
+if TYPE_CHECKING:
+    from palp_lab.types import Latents, Pixels, Timesteps, TokenIds, Vectors
+
+
+@dataclass(frozen=True)
+class Site:
+    """One cross-attention of the denoiser. `index` counts in execution order (down, middle, up), which is not the
+    order of diffusers' processor dictionary; `path` is the module path of the attention."""
+
+    index: int
+    path: str
+    channels: int
+    context_width: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Words:
+    """Tokenized prompts. `ids` [b n]; `slot` [b n] is the number of the learned vector that lies over a position,
+    -1 where the vocabulary's own embedding holds. One entry per text encoder of the model."""
+
+    ids: tuple[TokenIds, ...]
+    slot: tuple[TokenIds, ...]
+
+
+@dataclass(frozen=True)
+class TextCond:
+    """What the denoiser is told: `tokens` [b n d] for all sites, or [b s 2 n d] with keys' and values' contexts per
+    site (in the order of `Site.index`); `pooled` [b p] where the model has it; `concept_at` [b] is the position of the
+    concept's last token, -1 where a prompt has none."""
+
+    tokens: Tensor
+    concept_at: Tensor
+    pooled: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: slice | Tensor) -> TextCond:
+        return TextCond(self.tokens[rows], self.concept_at[rows], None if self.pooled is None else self.pooled[rows])
+
+    def repeat(self, times: int) -> TextCond:
+        """Every row `times` times in a row."""
+        pooled = None if self.pooled is None else self.pooled.repeat_interleave(times, 0)
+        return TextCond(self.tokens.repeat_interleave(times, 0), self.concept_at.repeat_interleave(times, 0), pooled)
+
+    def detach(self) -> TextCond:
+        return TextCond(self.tokens.detach(), self.concept_at, None if self.pooled is None else self.pooled.detach())
+
+    def per_site(self, sites: int) -> TextCond:
+        """The same conditioning written once per site, so that it can share a batch with one that differs by site."""
+        if self.tokens.ndim == 5:
+            return self
+        tokens = self.tokens[:, None, None].expand(-1, sites, 2, -1, -1)
+        return TextCond(tokens, self.concept_at, self.pooled)
+
+    @staticmethod
+    def cat(conds: Sequence[TextCond]) -> TextCond:
+        """Joins batches. Where any differs by site, all are written per site."""
+        sites = {c.tokens.shape[1] for c in conds if c.tokens.ndim == 5}
+        if sites:
+            conds = [c.per_site(sites.copy().pop()) for c in conds]
+        pooled = None if conds[0].pooled is None else torch.cat([c.pooled for c in conds if c.pooled is not None])
+        return TextCond(torch.cat([c.tokens for c in conds]), torch.cat([c.concept_at for c in conds]), pooled)
+
+
+@dataclass(frozen=True)
+class LatentDistribution:
+    """The autoencoder's posterior, already scaled: `mean` and `std` [b c h w]. Cached once, sampled at every step."""
+
+    mean: Latents
+    std: Latents
+
+    def sample(self, generator: torch.Generator) -> Latents:
+        """One draw, on the CPU generator of the step's own stream."""
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
+        return self.mean + self.std * noise.to(self.mean.device)
+
+
+class AbstractModel(ABC):
+    """A latent text-to-image model: path, sites, autoencoder, text encoder and denoiser.
+
+    The base weights are never trained or written; edits lie over them.
+    """
+
+    path: AbstractPath
+    kind: Kind
+    sites: tuple[Site, ...]
+    provides: frozenset[Capability]
+    resolution: int
+    """Side of a picture in pixels."""
+    latent_shape: tuple[int, int, int]
+    device: torch.device
+    dtype: torch.dtype
+    """Dtype the frozen parts are held in."""
+    fingerprint: str
+    """Hash of all weights and configurations: part of every cache key."""
+    denoiser: nn.Module
+    """The denoiser `predict` runs: the base, unless an edit that trains a copy has put its own here."""
+
+    @abstractmethod
+    def encode_image(self, pixels: Pixels) -> LatentDistribution:
+        """Posterior of the (scaled) latents of pictures in [-1, 1]; no gradient."""
+
+    @abstractmethod
+    def decode_image(self, latents: Latents) -> Pixels:
+        """Pictures in [-1, 1] of scaled latents; no gradient."""
+
+    @abstractmethod
+    def tokenize(self, prompts: Sequence[str], placeholders: Mapping[str, Sequence[int]] | None = None) -> Words:
+        """Prompts as ids, padded with BOS and EOS kept. A placeholder word of the mapping becomes one position per
+        number in its sequence, with these numbers as `slot`; it never reaches the tokenizer.
+
+        Raises UserError where a prompt is longer than the text encoder reads, naming the prompt and the words cut.
+        """
+
+    @abstractmethod
+    def encode_text(self, words: Words, vectors: tuple[Vectors, ...] = ()) -> TextCond:
+        """Text conditioning, with `vectors[e][k]` laid over the embedding of encoder e wherever `slot` is k.
+        Differentiable in the vectors; the vocabulary table is not touched. `concept_at` is the last position with a
+        slot, -1 without."""
+
+    @abstractmethod
+    def word_vectors(self, word: str) -> tuple[Vectors, ...]:
+        """The vocabulary's own vectors [pieces, d] of a word, one tensor per text encoder (a copy)."""
+
+    @abstractmethod
+    def predict(self, x_t: Latents, t: Timesteps, cond: TextCond) -> Prediction:
+        """One pass of `denoiser` with whatever edits are attached and enabled."""
+
+    @abstractmethod
+    def scheduler(self, name: str) -> Any:
+        """A fresh diffusers scheduler (`ddim`, `dpm++`, `euler`, `euler_a`, `ddpm`, `unipc`) on this model's own clock."""
+
+    def base_text(self, prompts: Sequence[str]) -> TextCond:
+        """Conditioning of prompts without any concept, without a graph."""
+        with torch.no_grad():
+            return self.encode_text(self.tokenize(prompts))
+
+    @contextmanager
+    def using(self, denoiser: nn.Module) -> Iterator[None]:
+        """Runs `predict` on another denoiser of the same shape inside the block."""
+        before, self.denoiser = self.denoiser, denoiser
+        try:
+            yield
+        finally:
+            self.denoiser = before

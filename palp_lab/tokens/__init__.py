@@ -1,0 +1,1 @@
+"""Tokens: how a prompt that names the concept becomes text conditioning."""
