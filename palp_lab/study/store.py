@@ -1,0 +1,187 @@
+"""Finished stages on disk, addressed by what went into them.
+
+    <store>/<kind>/<key>/            whole: manifest.json names every file with its size and hash
+    <store>/<kind>/<key>.partial/    begun: continued where the stage can be, otherwise begun anew
+    <store>/<kind>/<key>.lock        held by the process that works on it; the system frees it when that process ends
+
+The key is the hash of the canonical JSON of the stage's inputs. A folder gets its final name in one rename after its
+manifest has been written, so what bears that name is whole; reading checks it against the manifest all the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palp_lab.study.locks import locked
+from palp_lab.study.writing import write_text
+from palp_lab.types import UserError
+
+SCHEMA = "palp_lab.stage/1"
+MANIFEST = "manifest.json"
+SCRATCH = "scratch"
+"""Folder inside a stage for what only continuing needs (checkpoints of the training); gone once the stage is whole."""
+
+logger = logging.getLogger(__name__)
+Plain = Mapping[str, Any]
+"""Plain data: what JSON can say, without NaN."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage: where it lies, what it says about itself, and whether it was there already."""
+
+    key: str
+    folder: Path
+    about: Plain
+    seconds: float
+    bytes: int
+    cached: bool
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of plain data: keys sorted, 1.0 written as 1 (a config may say either)."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Hash of plain data: the key of a stage."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+class Store:
+    """The stages below one folder. Several processes may share it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, kind: str, key: str) -> Path:
+        """Where the whole stage lies or would lie."""
+        return self.root / kind / key
+
+    def find(self, kind: str, inputs: Plain, thorough: bool = True) -> Stage | None:
+        """The finished stage of these inputs, or None. One that does not match its manifest counts as missing, and is
+        named in the log. `thorough=False` compares sizes only (for listings)."""
+        key = digest(inputs)
+        folder = self.folder(kind, key)
+        if not folder.is_dir():
+            return None
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            problem = _problem(folder, manifest, thorough)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"{MANIFEST} cannot be read ({error})"
+        if problem:
+            logger.warning("%s: %s; the stage is made anew", folder, problem)
+            return None
+        size = sum(file["bytes"] for file in manifest["files"].values())
+        return Stage(key, folder, manifest["about"], manifest["seconds"], size, cached=True)
+
+    def make(self, kind: str, inputs: Plain, build: Callable[[Path], Plain], resume: bool = False) -> Stage:
+        """The finished stage of these inputs, built first if it is missing.
+
+        `build(folder)` fills the partial folder and returns what the stage says about itself (plain data). With
+        `resume` it finds there what an earlier, interrupted build left. One process builds, others wait for it.
+        Raises UserError when the disk is full; what was begun stays partial.
+        """
+        key = digest(inputs)
+        with _said_in_one_line(self.root):
+            (self.root / kind).mkdir(parents=True, exist_ok=True)
+            with locked(self.root / kind / f"{key}.lock", f"{kind} {key[:8]}"):
+                if found := self.find(kind, inputs):
+                    return found
+                return self._build(kind, key, inputs, build, resume)
+
+    def measured(self, kind: str) -> list[tuple[Plain, float, int]]:
+        """Inputs, seconds and bytes of all finished stages of a kind: what an estimate can lean on."""
+        rows = []
+        for path in sorted((self.root / kind).glob(f"*/{MANIFEST}")):
+            try:
+                manifest = json.loads(path.read_text(encoding="utf-8"))
+                size = sum(file["bytes"] for file in manifest["files"].values())
+                rows.append((manifest["inputs"], float(manifest["seconds"]), size))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return rows
+
+    def _build(self, kind: str, key: str, inputs: Plain, build: Callable[[Path], Plain], resume: bool) -> Stage:
+        whole, partial = self.folder(kind, key), self.root / kind / f"{key}.partial"
+        for stale in (whole, *(() if resume else (partial,))):
+            shutil.rmtree(stale, ignore_errors=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        about = dict(build(partial))
+        seconds = float(about.get("seconds") or time.perf_counter() - began)
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        files = {name: _measure(partial / name) for name in _names(partial)}
+        manifest = {"schema": SCHEMA, "kind": kind, "key": key, "seconds": seconds, "about": about}
+        manifest |= {"inputs": _plain(inputs), "files": files}
+        write_text(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        os.replace(partial, whole)
+        return Stage(key, whole, about, seconds, sum(file["bytes"] for file in files.values()), cached=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(child) for child in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _names(folder: Path) -> list[str]:
+    """Every file below a stage but its manifest, relative, in a fixed order."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.name != MANIFEST)
+
+
+def _measure(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _problem(folder: Path, manifest: Plain, thorough: bool) -> str | None:
+    """The first way in which a folder differs from its manifest."""
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"] or (thorough and _measure(path) != expected):
+            return f"{name} was changed"
+    return None
+
+
+@contextmanager
+def _said_in_one_line(root: Path) -> Iterator[None]:
+    """A full disk is the user's to mend: one line, whichever library met it first."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if _is_full(error):
+            raise UserError(f"{root}: the disk is full; free space and repeat the command, it continues") from error
+        raise
+
+
+def _is_full(error: BaseException) -> bool:
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    while True:
+        if isinstance(error, OSError) and error.errno in numbers:
+            return True
+        # safetensors and torch report it in words of their own.
+        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
+            return True
+        if error.__cause__ is None and error.__context__ is None:
+            return False
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
