@@ -173,7 +173,6 @@ def test_the_lock_of_a_killed_process_is_no_lock(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill)
     killer.start()
 
-
     def take_over(folder: Path) -> dict:
         assert killed, "the holder was still alive"
         return write(folder)
