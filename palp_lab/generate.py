@@ -1,0 +1,164 @@
+"""Pictures of prompts x seeds from the base model or an adapter."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from palp_lab import __version__
+from palp_lab.adapter import Adapter
+from palp_lab.dataset.concept import Concept
+from palp_lab.diffusion.sampler import sample
+from palp_lab.model.base import AbstractModel, TextCond
+from palp_lab.pictures import Picture, Scalar
+from palp_lab.types import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn. The defaults are conf/base.yaml's: DDIM with 25 steps is ours, PALP names neither sampler
+    nor steps; guidance 7.5 is the usual value for SD 1.x, where 1 means none; `negative` is the empty prompt's place."""
+
+    scheduler: str = "ddim"
+    steps: int = 25
+    guidance: float = 7.5
+    negative: str = ""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"generate.steps: {self.steps} is no number of sampling steps; give 1 or more")
+
+    def knobs(self) -> dict[str, Scalar]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """Who draws: how a sentence becomes a prompt, how it is encoded, and in which block the model runs."""
+
+    fill: Callable[[str], str]
+    encode: Callable[[Sequence[str]], TextCond]
+    block: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def personal(adapter: Adapter) -> Prompting:
+    """The personalized model; sentences speak of the concept by its own words."""
+    call = adapter.tokens.call(adapter.concept)
+    return Prompting(lambda s: adapter.concept.fill(s, call), adapter.encode)
+
+
+def personal_class_word(adapter: Adapter) -> Prompting:
+    """The personalized model prompted without the concept, with the class word in the slot: what drift looks at."""
+    clean = adapter.concept.clean
+    return Prompting(clean, lambda sentences: adapter.tokens.encode([clean(s) for s in sentences]))
+
+
+def base(model: AbstractModel, fill: Callable[[str], str], adapter: Adapter | None = None) -> Prompting:
+    """The base model, sentences filled by `fill`: `concept.clean` or `concept.described`. Where an adapter is attached
+    to the model it is switched off meanwhile."""
+    return Prompting(
+        fill, lambda sentences: model.base_text([fill(s) for s in sentences]), adapter.off if adapter else nullcontext
+    )
+
+
+def clean(model: AbstractModel, concept: Concept, adapter: Adapter | None = None) -> Prompting:
+    """The base model with the class word."""
+    return base(model, concept.clean, adapter)
+
+
+def described(model: AbstractModel, concept: Concept, adapter: Adapter | None = None) -> Prompting:
+    """The base model with the full true description."""
+    return base(model, concept.described, adapter)
+
+
+def start(seed: int, shape: Sequence[int]) -> tuple[Tensor, torch.Generator]:
+    """A picture's own noise [c h w] and the generator that goes on from it (ancestral schedulers draw from it). The
+    stock pipeline with `generator=torch.Generator().manual_seed(seed)` starts from the same noise."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tuple(shape), generator=generator), generator
+
+
+def generate_pictures(
+    model: AbstractModel,
+    prompting: Prompting,
+    sentences: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling = Sampling(),
+    batch_size: int = 8,
+    knobs: dict[str, Scalar] | None = None,
+) -> Iterator[Picture]:
+    """Pictures of sentences x seeds, sentence by sentence, in batches across both.
+
+    Every picture starts from its own seed's noise, so neither batch size nor order nor neighbours change it (beyond
+    the rounding of another matrix shape). With guidance the empty prompt's rows share the pass: 2 x `batch_size`.
+    When memory runs out the batch is halved and the work goes on. `knobs` are added to the pictures' description.
+    Raises UserError where one picture alone does not fit.
+    """
+    about = {**sampling.knobs(), "version": __version__, "model": model.fingerprint, **(knobs or {})}
+    wanted = [(i, seed) for i in range(len(sentences)) for seed in seeds]
+    with torch.no_grad(), prompting.block():
+        conds = prompting.encode(sentences) if sentences else None
+        negative = model.base_text([sampling.negative]) if sampling.guidance != 1 else None
+    done, size = 0, max(1, batch_size)
+    while done < len(wanted):
+        part = wanted[done : done + size]
+        try:
+            assert conds is not None
+            rows = torch.tensor([i for i, _ in part], device=conds.tokens.device)
+            with torch.no_grad(), prompting.block():
+                images = _draw(model, conds[rows], negative, [seed for _, seed in part], sampling)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise UserError(f"generate: one picture at {model.resolution} px does not fit into memory; give a smaller dtype or another device") from error  # fmt: skip
+            size = max(1, len(part) // 2)
+        else:
+            done += len(part)
+            for (i, seed), image in zip(part, images, strict=True):
+                yield Picture(prompting.fill(sentences[i]), sentences[i], seed, image, about)
+            continue
+        # Outside the except block: the traceback there keeps the failed pass's tensors alive.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning("out of memory: drawing %d pictures at once from here on", size)
+
+
+def _draw(
+    model: AbstractModel, cond: TextCond, negative: TextCond | None, seeds: Sequence[int], sampling: Sampling
+) -> Tensor:
+    """One batch of pictures [b 3 h w] (uint8, on the CPU)."""
+    starts = [start(seed, model.latent_shape) for seed in seeds]
+    noise = torch.stack([noise for noise, _ in starts]).to(model.device)
+    count = len(seeds)
+    both = cond if negative is None else TextCond.cat([negative.repeat(count), cond])
+
+    def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        if negative is None:
+            return model.predict(x_t, t, both).raw, None
+        raw = model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).raw
+        return raw[count:], raw[:count]
+
+    generators = [generator for _, generator in starts]
+    # diffusers takes one generator per row wherever it takes one.
+    latents = sample(predict, model.scheduler(sampling.scheduler), noise, sampling.steps, sampling.guidance, generators)  # type: ignore[arg-type]
+    return to_uint8(model.decode_image(latents))
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """Pictures in [-1, 1] as 8 bit RGB on the CPU, rounded as the stock pipeline rounds; what is not finite is black."""
+    if not bool(torch.isfinite(pixels).all()):
+        log.warning("some pictures hold values that are not finite: drawn black; the adapter has diverged")
+    return ((pixels.float() / 2 + 0.5).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an accelerator or the CPU allocator gave up."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
