@@ -1,0 +1,140 @@
+"""Turns configuration into objects: the only place that does.
+
+Everything else takes objects. Only allow-listed targets are reached, and a recipe whose parts ask for what the model
+does not offer is refused here, before anything is trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.types import Capability, UserError
+
+if TYPE_CHECKING:
+    import torch
+    from omegaconf import DictConfig
+
+ALLOWED = ("palp_lab.",)
+"""What `_target_` may begin with. Own packages are added by the environment, PALP_LAB_TARGETS=my_package, never by a
+configuration file: a file from somebody else must not be able to widen the list."""
+
+
+def allowed() -> tuple[str, ...]:
+    """Prefixes a target may have, with those of the environment."""
+    own = (word.strip() for word in os.environ.get("PALP_LAB_TARGETS", "").split(","))
+    return (*ALLOWED, *(f"{word}." for word in own if word))
+
+
+def locate(target: str, key: str) -> Any:
+    """The class or function a `_target_` names. Raises UserError naming the key where it is not allowed or not there."""
+    import importlib
+
+    if not target.startswith(allowed()):
+        raise UserError(
+            f"{key}._target_={target}: only {', '.join(p + '*' for p in allowed())} may be built; "
+            f"for a package of your own set PALP_LAB_TARGETS={target.split('.')[0]}"
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{key}._target_={target}: there is no module {error.name}") from error
+    except AttributeError as error:
+        raise UserError(f"{key}._target_={target}: {module} has no {name}") from error
+
+
+def build(node: DictConfig, key: str, **given: Any) -> Any:
+    """The object a node describes.
+
+    Args:
+        node: a node with a `_target_`; its other keys are arguments of the constructor.
+        key: where the node lies in the configuration, for error lines.
+        given: arguments that are objects and so cannot be in a configuration.
+
+    Raises:
+        UserError: for a target outside the allow-list, a wrong key, or what the constructor itself refuses.
+    """
+    import hydra
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    _check_targets(node, key)
+    options: dict[str, Any] = {"_convert_": "all"}
+    if tuple(int(part) for part in hydra.__version__.split(".")[:2]) >= (1, 4):
+        options["_target_whitelist_"] = [f"{prefix}*" for prefix in allowed()]
+    try:
+        return instantiate(node, **options, **given)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError):
+            raise UserError(f"{key}: {cause}") from error
+        if cause is not None:
+            raise cause from error
+        raise
+
+
+def build_all(nodes: DictConfig, key: str, **given: Any) -> dict[str, Any]:
+    """Every node of a mapping, by its name and in its order; a name set to null is left out."""
+    return {str(name): build(node, f"{key}.{name}", **given) for name, node in nodes.items() if node is not None}
+
+
+def _check_targets(node: Any, key: str) -> None:
+    from omegaconf import OmegaConf
+
+    def walk(value: Any, here: str) -> None:
+        if isinstance(value, Mapping):
+            if "_target_" in value:
+                locate(str(value["_target_"]), here)
+            for name, inner in value.items():
+                walk(inner, f"{here}.{name}")
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner, here)
+
+    walk(OmegaConf.to_container(node, resolve=True), key)
+
+
+def check_fit(provides: Iterable[Capability], parts: Mapping[str, Iterable[Capability]], provider: str = "the model") -> None:
+    """Raises UserError where a part of a recipe requires what the model does not provide.
+
+    Args:
+        provides: what the model offers.
+        parts: by configuration key, what each part needs, e.g. {"tokens": tokens.requires}.
+        provider: name of the model in the error line.
+    """
+    offered = set(provides)
+    for key, requires in parts.items():
+        if missing := sorted(set(requires) - offered):
+            raise UserError(
+                f"{key} needs {', '.join(missing)}, which {provider} does not provide "
+                f"(it provides {', '.join(sorted(offered)) or 'nothing'}); choose another model= or another {key.split('.')[0]}="
+            )
+
+
+def build_device(name: str) -> torch.device:
+    """The device `device=` names; auto takes CUDA, then MPS, then the CPU."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    kind = name.split(":")[0]
+    if kind not in there:
+        raise UserError(f"device={name}: must be auto, cpu, cuda or mps")
+    if not there[kind]:
+        raise UserError(f"device={name}: torch {torch.__version__} sees none here; use device=auto or install another build of torch")
+    return torch.device(name)
+
+
+def build_dtype(name: str) -> torch.dtype:
+    """The torch dtype a name stands for."""
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise UserError(f"dtype={name}: must be {', '.join(known)}")
+    return known[name]

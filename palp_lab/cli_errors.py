@@ -1,0 +1,114 @@
+"""What Hydra says when a command line is wrong, said in one line that names the nearest right word."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from palp_lab.composition import conf_folder
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """`; did you mean X?` for the closest candidate, or the first few candidates where none is close, or nothing.
+
+    Dotted keys are compared whole and by their last part, so that `max_stps` finds `trainer.max_steps`.
+    """
+    pool = sorted(set(candidates))
+    last = word.rsplit(".", 1)[-1]
+
+    def likeness(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, word, candidate).ratio()
+        tail = difflib.SequenceMatcher(None, last, candidate.rsplit(".", 1)[-1]).ratio()
+        return max(whole, 0.99 * tail)
+
+    best = max(pool, key=likeness, default=None)
+    if best is not None and likeness(best) >= 0.6:
+        return f"; did you mean {best}?"
+    return f"; there are: {', '.join(pool[:12])}{', ...' if len(pool) > 12 else ''}" if pool else ""
+
+
+def dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    """All keys of a nested mapping, with dots."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from dotted(value, f"{prefix}{key}.")
+
+
+def explain(error: Exception, verb: str, overrides: list[str]) -> str | None:
+    """One line for an error of composing; None where it is not the user's.
+
+    Args:
+        error: what Hydra raised.
+        verb: name of the primary configuration.
+        overrides: the command line after the verb.
+    """
+    from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
+    if isinstance(error, MissingConfigException):
+        return _no_such_choice(error)
+    if isinstance(error, ConfigCompositionException):
+        if wrong := re.search(r"Could not (?:override|delete from config\.?|append).*?'([^']+)'", str(error)):
+            return _no_such_key(wrong.group(1), verb, overrides, error)
+        cause = error.__cause__
+        return first_line(str(error)) + (f" ({first_line(str(cause))})" if cause else "")
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return first_line(str(error))
+    return None
+
+
+def first_line(text: str) -> str:
+    """The first line that is not empty."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), text)
+
+
+def _unreadable(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"cannot read {override!r}: write key=value (see palp-lab --help)"
+    quoted = value.strip("\"'").replace('"', '\\"')
+    return f"cannot read {override}: text with braces, commas or brackets needs two pairs of quotes: '{key}=\"{quoted}\"'"
+
+
+def _no_such_choice(error: Any) -> str:
+    wanted = str(error.missing_cfg_file or "")
+    group, _, choice = wanted.rpartition("/")
+    options = [str(o) for o in error.options or []]
+    if not group:
+        return f"no configuration named {wanted!r}{nearest(wanted, (p.stem for p in conf_folder().glob('*.yaml')))}"
+    hint = nearest(choice, options)
+    listed = "" if hint.startswith("; there") else f" (choices: {', '.join(sorted(options))})"
+    return f"{group}={choice}: no such choice{hint}{listed}"
+
+
+def _no_such_key(key: str, verb: str, overrides: list[str], error: Exception) -> str:
+    known = set(_keys(verb, [o for o in overrides if not o.lstrip("+~").startswith(key) and not o.startswith("-")]))
+    if key in known:
+        cause = error.__cause__
+        return f"{key}: {first_line(str(cause or error))}"
+    return f"{key}: no such key{nearest(key, known)}"
+
+
+def _keys(verb: str, overrides: list[str]) -> Iterator[str]:
+    """Every key and group the command line may name, for the choices it makes."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    from palp_lab.composition import VERSION_BASE
+
+    folder = conf_folder()
+    yield from (p.name for p in folder.iterdir() if p.is_dir())
+    for attempt in (overrides, []):
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(folder)):
+                yield from dotted(OmegaConf.to_container(compose(verb, overrides=attempt), resolve=False))
+            return
+        except Exception:
+            continue

@@ -1,0 +1,89 @@
+"""Where the configuration lies, and composing it without a command line (notebooks, tests)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERSION_BASE = "1.3"
+"""Hydra's behaviour this project is written for; hydra 1.4 accepts it too."""
+
+
+def conf_folder() -> Path:
+    """The configuration that travels in the wheel, else the one at the top of the repository."""
+    package = Path(__file__).resolve().parent
+    packaged = package / "conf"
+    return packaged if (packaged / "base.yaml").is_file() else package.parent / "conf"
+
+
+def cell_label(number: Any, overrides: Any) -> str:
+    """A readable folder name for one job of a sweep: its number and the values that were swept.
+
+    At most 80 characters of letters, digits and ``._=-``, so that any file system takes it.
+    """
+    words = []
+    for override in overrides or []:
+        key, _, value = str(override).lstrip("+~").partition("=")
+        words.append(f"{key.split('.')[-1]}={value}" if value[:1].isdigit() else value)
+    text = "_".join([str(number), *words])
+    return "".join(c if c.isalnum() or c in "._=-" else "-" for c in text)[:80].rstrip("-._")
+
+
+def register_resolvers() -> None:
+    """Makes our resolvers known to OmegaConf. Called at import of every module that composes, so that the worker
+    processes of a launcher have them as well."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("cell_label", cell_label, replace=True)
+
+
+def fill_labels(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Writes the chosen method, dataset and model where the labels were left null."""
+    from omegaconf import open_dict
+
+    with open_dict(config):
+        for axis, label in config.labels.items():
+            if label is None:
+                config.labels[axis] = choices.get(str(axis))
+
+
+def compose(verb: str = "run", *overrides: str, config_dir: str | Path | None = None) -> DictConfig:
+    """The configuration `palp-lab <verb> <overrides>` would run with, for notebooks.
+
+    Args:
+        verb: run, train, generate, score, report, export, pretrain or doctor.
+        overrides: Hydra overrides, e.g. ``"method=palp"``, ``'target="a sketch of {} in Paris"'``.
+        config_dir: a folder with own groups, as ``--config-dir``.
+
+    Raises:
+        UserError: for an unknown verb, key or choice; the message names the nearest one.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from palp_lab.cli_errors import explain
+    from palp_lab.types import UserError
+
+    register_resolvers()
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            whole = hydra_compose(verb, overrides=[*overrides, *extra], return_hydra_config=True)
+    except Exception as error:
+        line = explain(error, verb, list(overrides))
+        if line is None:
+            raise
+        raise UserError(line) from error
+    choices = dict(whole.hydra.runtime.choices)
+    from omegaconf import open_dict
+
+    with open_dict(whole):
+        del whole["hydra"]
+    fill_labels(whole, choices)
+    return whole

@@ -1,0 +1,119 @@
+"""Is this machine ready? Every check says what it found, and the fix where something is wrong."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "lightning", "hydra-core", "wandb", "torchmetrics", "numpy")
+BAD_LIGHTNING = {"2.6.2", "2.6.3"}
+"""Malicious uploads (GHSA-w37p-236h-pfx3)."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, what is there, and the fix where it is wrong (else empty)."""
+
+    subject: str
+    found: str
+    fix: str = ""
+
+
+def doctor(config: DictConfig) -> None:
+    """Prints the findings and raises SystemExit(1) where one needs a fix."""
+    checks: list[Callable[[DictConfig], Finding]] = [_python, _libraries, _device, _threads, _disk, _model, _wandb]
+    findings = [check(config) for check in checks]
+    for finding in findings:
+        print(f"{'fix ' if finding.fix else 'ok  '} {finding.subject:<11}{finding.found}")
+        if finding.fix:
+            print(f"     {'':<11}-> {finding.fix}")
+    if any(finding.fix for finding in findings):
+        raise SystemExit(1)
+
+
+def _python(config: DictConfig) -> Finding:
+    return Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _libraries(config: DictConfig) -> Finding:
+    found, missing = [], []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    bad = [line for line in found if line.startswith("lightning ") and line.split()[1] in BAD_LIGHTNING]
+    fix = ""
+    if missing:
+        fix = f"pip install {' '.join(missing)}"
+    elif bad:
+        fix = "this release was a malicious upload: pip install 'lightning!=2.6.2,!=2.6.3', then change your keys"
+    return Finding("libraries", ", ".join(found), fix)
+
+
+def _device(config: DictConfig) -> Finding:
+    from palp_lab.build import build_device
+
+    try:
+        device = build_device(config.device)
+    except UserError as error:
+        return Finding("device", str(config.device), str(error))
+    if device.type != "cuda":
+        return Finding("device", str(device))
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    return Finding("device", f"{device} {properties.name}, {properties.total_memory / 2**30:.0f} GB")
+
+
+def _threads(config: DictConfig) -> Finding:
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    said = f"{config.threads} per job on {cores} cores"
+    return Finding("threads", said, f"threads={cores}" if config.threads > cores or config.threads < 1 else "")
+
+
+def _disk(config: DictConfig) -> Finding:
+    folder = Path(config.output).absolute()
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    said = f"{free:.1f} GB free under {there}"
+    if not os.access(there, os.W_OK):
+        return Finding("disk", said, f"cannot write there: give output=<another folder> ({folder})")
+    small = free < config.free_gigabytes
+    return Finding("disk", said, f"{config.free_gigabytes} GB are asked for: free some, or output=<folder elsewhere>" if small else "")
+
+
+def _model(config: DictConfig) -> Finding:
+    from palp_lab.build import build, build_device, build_dtype
+
+    try:
+        model = build(config.model, "model", device=build_device(config.device), dtype=build_dtype(config.dtype))
+    except UserError as error:
+        return Finding("model", str(config.labels.model), str(error))
+    except Exception as error:
+        return Finding("model", str(config.labels.model), f"does not open: {type(error).__name__}: {error}")
+    return Finding("model", f"{config.labels.model}: {model.resolution} px, {len(model.sites)} cross-attention sites, {model.kind}")
+
+
+def _wandb(config: DictConfig) -> Finding:
+    if config.logger.name != "wandb":
+        return Finding("wandb", "not used (logger=wandb sends results there, logger.mode=offline keeps them here)")
+    mode = os.environ.get("WANDB_MODE", config.logger.mode)
+    if mode == "online":
+        import wandb
+
+        if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+            return Finding("wandb", "online, but nobody is logged in", "wandb login, or logger.mode=offline")
+    return Finding("wandb", str(mode))

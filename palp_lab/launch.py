@@ -1,0 +1,136 @@
+"""One verb under Hydra: errors become one line and an exit status, and a sweep outlives a failing cell."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import sys
+import traceback
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.cli_errors import explain, first_line
+from palp_lab.composition import VERSION_BASE, conf_folder, fill_labels, register_resolvers
+from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+STATUS = "status.json"
+"""Left in every job's folder: running, done or failed. A job that is still running when its sweep is over was lost."""
+
+FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve"}
+
+register_resolvers()
+
+
+def launch(verb: str, arguments: list[str]) -> int:
+    """Composes and runs a verb as Hydra does, with `arguments` after it. Returns the exit status."""
+    import hydra
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would have printed
+    task = functools.partial(job, verb)
+    task.__module__ = __name__  # type: ignore[attr-defined]
+    # argparse cannot take a flag between two overrides; people write it there
+    flags = [word for word in arguments if word in FLAGS]
+    before, sys.argv = sys.argv, ["palp-lab", *flags, *(word for word in arguments if word not in FLAGS)]
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name=verb)(task)()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return complain("stopped; the same command goes on from the last checkpoint", 130)
+    except UserError as error:
+        return complain(str(error), 2)
+    except Exception as error:
+        line = explain(error, verb, arguments)
+        if line is not None:
+            return complain(line, 2)
+        folder = Path(os.environ.get("PALP_LAB_OUTPUT", "outputs")) / "logs"
+        return complain(f"{_summary(error)} (traceback: {keep_traceback(folder)})", 1)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def complain(line: str, status: int) -> int:
+    """Prints one line on stderr and hands the exit status back."""
+    print(f"palp-lab: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    return status
+
+
+def job(verb: str, config: DictConfig) -> Any:
+    """One job: checks the configuration, calls `palp_lab.<verb>.<verb>(config)`, and leaves its status in its folder.
+
+    In a sweep a failure is kept for the end and (nan, nan) stands for the cell's values; alone it ends the program.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    about = HydraConfig.get()
+    swept = about.mode == RunMode.MULTIRUN
+    folder = Path(about.runtime.output_dir)
+    fill_labels(config, about.runtime.choices)
+    overrides = list(about.overrides.task)
+    leave_status(folder, "running", overrides=overrides)
+    try:
+        value = _call(verb, config, swept)
+    except UserError as error:
+        line, status = str(error), 2
+    except SystemExit as stop:
+        if not stop.code:
+            leave_status(folder, "done", overrides=overrides)
+            return None
+        line, status = f"{verb} ended with status {stop.code}", stop.code if isinstance(stop.code, int) else 1
+        if not swept:
+            leave_status(folder, "failed", overrides=overrides, error=line)
+            raise
+    except Exception as error:
+        line, status = f"{_summary(error)} (traceback: {keep_traceback(folder)})", 1
+    else:
+        leave_status(folder, "done", overrides=overrides)
+        return value
+    leave_status(folder, "failed", overrides=overrides, error=line)
+    complain(f"{' '.join(overrides)}: {line}" if swept else line, status)
+    if not swept:
+        raise SystemExit(status)
+    return float("nan"), float("nan")
+
+
+def _call(verb: str, config: DictConfig, swept: bool) -> Any:
+    from palp_lab.schema import check
+
+    if swept and config.trainer.devices != 1:
+        raise UserError(
+            f"trainer.devices={config.trainer.devices} cannot be swept with -m: every process would run the whole sweep; "
+            "take trainer.devices=1 and a launcher (hydra/launcher=joblib or submitit_slurm), or one command per cell"
+        )
+    check(config, constructors=verb != "doctor")
+    if verb != "doctor":
+        import torch
+
+        torch.set_num_threads(config.threads)
+    return getattr(importlib.import_module(f"palp_lab.{verb}"), verb)(config)
+
+
+def leave_status(folder: Path, state: str, **more: Any) -> None:
+    """Writes the status file of a job whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f"{STATUS}.{os.getpid()}"
+    beside.write_text(json.dumps({"state": state, **more}, indent=1), encoding="utf-8")
+    beside.replace(folder / STATUS)
+
+
+def keep_traceback(folder: Path) -> Path:
+    """Writes the traceback of the exception being handled into a folder and returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"error-{datetime.now():%Y%m%d-%H%M%S-%f}.txt"
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path
+
+
+def _summary(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(str(error)) or 'no message'}"

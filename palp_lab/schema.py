@@ -1,0 +1,142 @@
+"""Is every key of a composed configuration one that something reads?
+
+The shipped YAML is the schema: a plain node may hold the keys any shipped file of its group holds, with values of the
+same kind; a node with a `_target_` may hold what that target's constructor takes. So a typo in somebody's own YAML, or
+behind a `+` on the command line, is an error and not silence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from palp_lab.build import locate
+from palp_lab.cli_errors import nearest
+from palp_lab.composition import conf_folder
+from palp_lab.types import UserError
+
+RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+"""Keys of Hydra's own inside a node that is instantiated."""
+
+NEVER_BELOW_ROOT = {"defaults", "hydra"}
+
+
+def check(config: DictConfig, constructors: bool = True) -> None:
+    """Raises UserError, naming the key and the nearest right one, for a key or kind of value that nothing reads.
+
+    Args:
+        config: a composed configuration with its `verb`.
+        constructors: also compare nodes that have a `_target_` with the target's signature (imports the target).
+    """
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{missing[0]} has no value: add {missing[0]}=... to the command line")
+    data = OmegaConf.to_container(config, resolve=False)
+    for look_at_constructors in (False, True)[: 1 + constructors]:  # cheap first: a typo needs no import
+        _compare("", data, shipped(str(config.verb)), look_at_constructors)
+
+
+@cache
+def shipped(verb: str) -> dict[str, Any]:
+    """All keys the shipped files of a verb define: nested mappings, and at the leaves the set of kinds seen."""
+    folder, known = conf_folder(), {}
+    for path in [folder / "base.yaml", folder / f"{verb}.yaml"]:
+        _merge(known, {k: v for k, v in _read(path).items() if k not in NEVER_BELOW_ROOT})
+    for path in sorted(folder.glob("*/**/*.yaml")):
+        group = path.parent.relative_to(folder).parts
+        if group[0] == "hydra" or "@package _global_" in path.read_text(encoding="utf-8")[:400]:
+            continue
+        node: Any = {k: v for k, v in _read(path).items() if k not in NEVER_BELOW_ROOT}
+        for name in reversed(group):
+            node = {name: node}
+        _merge(known, node)
+    return known
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=False) or {})  # type: ignore[arg-type]
+
+
+def _merge(known: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping):
+            inner = known.get(key)
+            inner = inner if isinstance(inner, dict) else {}
+            _merge(inner, value)
+            known[key] = inner
+        elif not isinstance(known.get(key), dict):
+            known[key] = known.get(key, frozenset()) | {_kind(value)}
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int):
+        return "a whole number"
+    if isinstance(value, float):
+        return "a number"
+    if isinstance(value, str):
+        return "anything" if "${" in value else "text"
+    return "a list" if isinstance(value, (list, tuple)) else "a mapping"
+
+
+def _compare(path: str, node: Any, known: Any, constructors: bool) -> None:
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            if isinstance(item, dict) and "_target_" in item:
+                _compare(f"{path}[{index}]", item, {}, constructors)
+        return
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        if constructors:
+            _compare_constructor(path, node)
+        return
+    for key, value in node.items():
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(value, dict) and "_target_" in value:
+            _compare(here, value, {}, constructors)
+        elif not isinstance(known, dict) or key not in known:
+            siblings = [f"{path}.{k}" if path else str(k) for k in (known if isinstance(known, dict) else {})]
+            raise UserError(f"{here}: no such key{nearest(here, siblings)}")
+        elif isinstance(known[key], dict):
+            if value is not None and not isinstance(value, (dict, list)):
+                raise UserError(f"{here} is a group of keys, not {value!r}: give {here}.<key>=...")
+            if known[key]:
+                _compare(here, value, known[key], constructors)
+        else:
+            _compare_kind(here, value, known[key])
+            if isinstance(value, list):
+                _compare(here, value, {}, constructors)
+
+
+def _compare_kind(path: str, value: Any, kinds: frozenset[str]) -> None:
+    kind = _kind(value)
+    fits = {kind, "anything"} | ({"a number"} if kind == "a whole number" else set())
+    if kind == "anything" or fits & kinds or kinds == {"null"}:
+        return
+    if kind in {"a whole number", "a number"} and "text" in kinds:
+        return  # a label may look like a number
+    wanted = " or ".join(sorted(kinds - {"null"})) + (" or null" if "null" in kinds else "")
+    raise UserError(f"{path}={value!r}: must be {wanted}")
+
+
+def _compare_constructor(path: str, node: dict[str, Any]) -> None:
+    target = locate(node["_target_"], path)
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key, value in node.items():
+        if key not in RESERVED and key not in parameters:
+            takes = [f"{path}.{name}" for name in parameters if name != "self"]
+            raise UserError(f"{path}.{key}: {node['_target_']} takes no such key{nearest(f'{path}.{key}', takes)}")
+        if isinstance(value, (dict, list)):
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, dict) and "_target_" in item:
+                    _compare_constructor(f"{path}.{key}", item)
