@@ -132,3 +132,8 @@ def study() -> list[Result]:
 @pytest.fixture
 def cell() -> Callable[..., Result]:
     return make_result
+
+
+@pytest.fixture
+def text_gain() -> float:
+    return TEXT_GAIN

@@ -1,0 +1,127 @@
+"""Results as one long table: a row per record, a column per metric, and which rows may be compared with which."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from palp_lab.study.directions import nearest
+from palp_lab.study.fields import Scalar
+from palp_lab.study.result import MetricValue, Result
+from palp_lab.types import UserError
+
+UNIT = ("dataset", "model", "concept", "prompt", "train_seed")
+"""What two methods are paired by: the same photos, the same prompt, the same seed of the training."""
+SCOPES = ("own", "other", "all")
+"""own: prompts that a method with a target was tuned for, and the same prompts from methods that have none.
+other: every other prompt of the methods with a target, and all prompts of those without. all: everything."""
+_KEYS = ("run", "method", *UNIT, "target", "prompt_group", "own_target", "step", "knobs", "series")
+
+
+def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.DataFrame:
+    """One row per record. Columns: run, method, dataset, model, concept, prompt, train_seed, target, prompt_group,
+    own_target, step, knobs, series, and one per metric (NaN here, and only here, means not measured).
+
+    `series` names further axes that split a method into several curves ("shots", "losses.prompt_alignment.weight").
+    """
+    rows = []
+    for result in results:
+        extra = [f"{axis} {result.axes[axis]}" for axis in series if result.axes.get(axis) is not None]
+        for record in result.records:
+            rows.append(
+                {
+                    **{key: result.axes[key] for key in ("method", "dataset", "model", "concept", "train_seed")},
+                    "run": result.run,
+                    "series": " · ".join([str(result.axes["method"]), *extra]),
+                    "prompt": record.prompt,
+                    "prompt_group": record.prompt_group,
+                    "target": record.target,
+                    "own_target": record.own_target,
+                    "step": record.step,
+                    "knobs": _frozen(record.knobs),
+                    **_measured(record.metrics),
+                }
+            )
+    return _framed(rows, _KEYS)
+
+
+def bound_observations(results: Iterable[Result]) -> pd.DataFrame:
+    """One row per bound × concept × prompt; the same bound in several cells of a concept is averaged."""
+    rows = [
+        {
+            **{key: result.axes[key] for key in ("dataset", "model", "concept")},
+            "name": bound.name,
+            "prompt": bound.prompt,
+            **_measured(bound.metrics),
+        }
+        for result in results
+        for bound in result.bounds
+    ]
+    keys = ("name", "dataset", "model", "concept", "prompt")
+    frame = _framed(rows, keys)
+    return frame if frame.empty else frame.groupby(list(keys), dropna=False, sort=True, as_index=False).mean()
+
+
+def metric_names(frame: pd.DataFrame) -> list[str]:
+    """The metrics that were measured at least once."""
+    return [name for name in frame.columns if name not in (*_KEYS, "name") and frame[name].notna().any()]
+
+
+def require_metric(frame: pd.DataFrame, name: str) -> str:
+    """The name, if anything was measured under it; otherwise one line that names the nearest that was."""
+    names = metric_names(frame)
+    if name not in names:
+        raise UserError(f"metric '{name}' was not measured in these results{nearest(name, names)}")
+    return name
+
+
+def scoped(frame: pd.DataFrame, scope: str) -> pd.DataFrame:
+    """The rows of a scope (see `SCOPES`). Without any target in the results every prompt is in every scope."""
+    if scope not in SCOPES:
+        raise UserError(f"scope '{scope}' is unknown{nearest(scope, SCOPES)}")
+    if scope == "all" or not frame["own_target"].any():
+        return frame
+    untargeted = frame["target"].isna()
+    if scope == "other":
+        return frame[untargeted | ~frame["own_target"]]
+    return frame[frame["own_target"] | (untargeted & frame["prompt"].isin(target_prompts(frame)))]
+
+
+def target_prompts(frame: pd.DataFrame) -> list[str]:
+    """The prompts that some adapter was tuned for."""
+    return sorted(frame.loc[frame["own_target"], "prompt"].unique())
+
+
+def usual_knobs(frame: pd.DataFrame) -> tuple[tuple[str, Scalar], ...]:
+    """The setting of the knobs that most records share: the one at which methods are compared."""
+    return Counter(frame["knobs"]).most_common(1)[0][0]
+
+
+def at_usual_knobs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the usual setting; the others belong to sweeps of a knob."""
+    if frame.empty:
+        return frame
+    usual = usual_knobs(frame)
+    return frame[frame["knobs"].map(lambda knobs: knobs == usual)]
+
+
+def per_unit(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Means per unit (index `UNIT`), over rows where all `metrics` were measured; several targets are averaged."""
+    rows = frame.dropna(subset=list(metrics))
+    return rows.groupby(list(UNIT), sort=True)[list(metrics)].mean()
+
+
+def _framed(rows: list[dict[str, object]], keys: Sequence[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(keys))
+    metrics = [name for name in frame.columns if name not in keys]
+    return frame.astype(dict.fromkeys(metrics, float))[[*keys, *metrics]]
+
+
+def _frozen(knobs: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+    return tuple(sorted(knobs.items()))
+
+
+def _measured(metrics: Mapping[str, MetricValue]) -> dict[str, float | None]:
+    return {name: metric.value for name, metric in metrics.items()}

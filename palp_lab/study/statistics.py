@@ -1,0 +1,185 @@
+"""Two methods against each other, pair by pair, and how large a study must be to tell them apart."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from palp_lab.study.directions import nearest
+from palp_lab.study.intervals import RESAMPLES, Floats, Interval, finite, intervals_over
+from palp_lab.study.observations import UNIT, at_usual_knobs, per_unit
+from palp_lab.types import UserError
+
+LEVELS_OF_IDENTITY = 9
+"""At how many levels of identity, evenly over what both methods reach, a pair is compared (ours)."""
+EXACT_CONCEPTS = 14
+"""Up to here all 2^n sign flips are enumerated; above, 10 000 are drawn (ours)."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`challenger` minus `baseline` on one metric.
+
+    `at` says where ("step 500", "equal identity"). `pairs` of `possible` pairs could be compared. `p_concepts` is an
+    exact sign-flip test on the means per concept: honest about how few concepts there are (with c of them it cannot
+    fall below 2 / 2^c, given as `p_floor`). `p_pairs` is Wilcoxon's signed-rank test on all pairs: sharper, but it
+    takes pairs of one concept for independent.
+    """
+
+    baseline: str
+    challenger: str
+    metric: str
+    at: str
+    difference: Interval
+    pairs: int
+    possible: int
+    p_concepts: float | None
+    p_floor: float
+    p_pairs: float | None
+
+
+def compare_at_step(
+    frame: pd.DataFrame,
+    baseline: str,
+    challenger: str,
+    metric: str,
+    step: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison | None:
+    """Paired difference at the same training step; None where no pair was measured on both sides."""
+    one, other = (per_unit(rows[rows["step"] == step], [metric]) for rows in _sides(frame, baseline, challenger))
+    both = pd.concat([one, other], axis=1, join="inner")
+    if both.empty:
+        return None
+    differences = both.iloc[:, 1] - both.iloc[:, 0]
+    possible = len(one.index.union(other.index))
+    return _compared(differences, baseline, challenger, metric, f"step {step}", possible, resamples, seed)
+
+
+def compare_at_equal(
+    frame: pd.DataFrame,
+    baseline: str,
+    challenger: str,
+    metric: str,
+    matched: str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison | None:
+    """Paired difference of `metric` where both methods have the same value of `matched` (identity).
+
+    Each pair's curve over steps is read as a path in the plane (matched, metric) and interpolated linearly at levels
+    spread evenly over the range that both paths reach; where a path passes a level several times, the mean is taken
+    (no picking of the luckiest step). Pairs whose ranges do not overlap are counted in `possible` only.
+    """
+    one, other = (_paths(rows, matched, metric) for rows in _sides(frame, baseline, challenger))
+    units = [unit for unit in one if unit in other]
+    differences = {unit: _gap(one[unit], other[unit]) for unit in units}
+    kept = {unit: gap for unit, gap in differences.items() if gap is not None}
+    if not kept:
+        return None
+    index = pd.MultiIndex.from_tuples(list(kept), names=list(UNIT))
+    series = pd.Series(list(kept.values()), index=index, dtype=float)
+    return _compared(series, baseline, challenger, metric, f"equal {matched}", len(units), resamples, seed)
+
+
+def common_steps(frame: pd.DataFrame, baseline: str, challenger: str) -> list[int]:
+    """The training steps at which both were measured."""
+    one, other = (set(rows["step"]) for rows in _sides(frame, baseline, challenger))
+    return sorted(int(step) for step in one & other)
+
+
+def value_at(path: Floats, level: float) -> float | None:
+    """Where a path `[steps 2]` passes x = `level`: the mean of its y there, None where it does not reach it."""
+    passed = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(path):
+        if min(x0, x1) <= level <= max(x0, x1):
+            share = 0.5 if x0 == x1 else (level - x0) / (x1 - x0)
+            passed.append(y0 + share * (y1 - y0))
+    if not passed:
+        passed = [y for x, y in path if x == level]
+    return float(np.mean(passed)) if passed else None
+
+
+def _gap(one: Floats, other: Floats) -> float | None:
+    low = max(one[:, 0].min(), other[:, 0].min())
+    high = min(one[:, 0].max(), other[:, 0].max())
+    if low > high:
+        return None
+    gaps = []
+    for level in np.linspace(low, high, LEVELS_OF_IDENTITY):
+        below, above = value_at(one, float(level)), value_at(other, float(level))
+        if below is not None and above is not None:
+            gaps.append(above - below)
+    return float(np.mean(gaps)) if gaps else None
+
+
+def _paths(rows: pd.DataFrame, matched: str, metric: str) -> dict[tuple[object, ...], Floats]:
+    measured = rows.dropna(subset=[matched, metric])
+    means = measured.groupby([*UNIT, "step"], sort=True)[[matched, metric]].mean().reset_index("step")
+    return {unit: path[[matched, metric]].to_numpy(dtype=float) for unit, path in means.groupby(list(UNIT), sort=True)}
+
+
+def _sides(frame: pd.DataFrame, *names: str) -> list[pd.DataFrame]:
+    rows = at_usual_knobs(frame)
+    known = sorted(rows["series"].unique())
+    for name in names:
+        if name not in known:
+            raise UserError(f"no results of '{name}' to compare{nearest(name, known)}")
+    return [rows[rows["series"] == name] for name in names]
+
+
+def _compared(
+    differences: pd.Series,
+    baseline: str,
+    challenger: str,
+    metric: str,
+    at: str,
+    possible: int,
+    resamples: int,
+    seed: int,
+) -> Comparison:
+    (interval,) = intervals_over(differences.to_frame(), resamples, seed)
+    concepts = differences.groupby(level=list(UNIT[:3])).mean().to_numpy(dtype=float)
+    return Comparison(
+        baseline,
+        challenger,
+        metric,
+        at,
+        interval,
+        len(differences),
+        possible,
+        sign_flip_p(concepts),
+        min(1.0, 2.0 ** (1 - len(concepts))),
+        wilcoxon_p(differences.to_numpy(dtype=float)),
+    )
+
+
+def sign_flip_p(differences: Sequence[float] | Floats) -> float | None:
+    """Two-sided p of a mean difference if every sign were as likely flipped; exact for few values, None for one."""
+    from scipy import stats
+
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        return None
+    if not values.any():
+        return 1.0
+    resamples = np.inf if len(values) <= EXACT_CONCEPTS else 10_000
+    test = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=resamples, rng=np.random.default_rng(0)
+    )
+    return finite(float(test.pvalue))
+
+
+def wilcoxon_p(differences: Sequence[float] | Floats) -> float | None:
+    """Two-sided p of Wilcoxon's signed-rank test; None for fewer than two values, 1 where all are zero."""
+    from scipy import stats
+
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        return None
+    return finite(float(stats.wilcoxon(values).pvalue)) if values.any() else 1.0

@@ -1,0 +1,86 @@
+"""Curves, their front, their volume, and the bounds beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from palp_lab.study.curves import anchors, curves_over_knobs, curves_over_steps, reference_point
+from palp_lab.study.observations import bound_observations, observations, scoped
+from palp_lab.study.pareto import on_front
+from palp_lab.study.result import Result
+
+AXES = ("identity", "text_alignment")
+REFERENCE = (0.4, 0.2)
+
+
+def test_a_curve_per_method_with_every_step_and_n(study: list[Result]) -> None:
+    curves = curves_over_steps(scoped(observations(study), "own"), AXES, REFERENCE, resamples=50)
+    assert [curve.series for curve in curves] == ["palp", "textual_inversion", "ti_db"]
+    for curve in curves:
+        assert [point.label for point in curve.points] == ["0", "100", "200", "350", "500"]
+        assert {point.x.n for point in curve.points} == {3 * 4 * 2}
+        assert {point.x.concepts for point in curve.points} == {3}
+
+
+def test_the_marked_front_is_the_front_of_the_cloud(study: list[Result]) -> None:
+    curves = curves_over_steps(scoped(observations(study), "own"), AXES, REFERENCE, resamples=50)
+    points = [point for curve in curves for point in curve.points]
+    expected = on_front([(point.x.mean, point.y.mean) for point in points], (True, True)).tolist()
+    assert [point.on_front for point in points] == expected
+    assert any(expected) and not all(expected)
+
+
+def test_the_method_that_keeps_text_dominates_more_volume(study: list[Result]) -> None:
+    curves = curves_over_steps(scoped(observations(study), "own"), AXES, REFERENCE, resamples=50)
+    volume = {curve.series: curve.volume for curve in curves}
+    palp, ti_db = volume["palp"], volume["ti_db"]
+    assert palp is not None and ti_db is not None
+    assert palp.mean > ti_db.mean
+    assert palp.low is not None and palp.high is not None and palp.low < palp.mean < palp.high
+
+
+def test_a_missing_step_of_a_cell_lowers_n_there_only(study: list[Result]) -> None:
+    cells = [result for result in study if result.axes["method"] == "ti_db"]
+    short = replace(cells[0], records=tuple(record for record in cells[0].records if record.step < 500))
+    (curve,) = curves_over_steps(observations([short, *cells[1:]]), AXES, REFERENCE, resamples=50)
+    assert [point.x.n for point in curve.points] == [24, 24, 24, 24, 20]
+    assert curve.volume is not None and curve.volume.n == 20
+
+
+def test_a_swept_knob_is_a_curve_of_its_own(study: list[Result]) -> None:
+    cells = []
+    for result in (result for result in study if result.axes["method"] == "ti_db"):
+        last = [record for record in result.records if record.step == 500]
+        swept = tuple(replace(record, knobs={**record.knobs, "guidance": g}) for record in last for g in (3.0, 9.0))
+        cells.append(replace(result, records=(*result.records, *swept)))
+    (curve,) = curves_over_knobs(observations(cells), AXES, resamples=50)
+    assert (curve.series, curve.knob) == ("ti_db", "guidance")
+    assert [point.label for point in curve.points] == ["3", "5", "9"]
+
+
+def test_no_knob_swept_no_curve(study: list[Result]) -> None:
+    assert curves_over_knobs(observations(study), AXES, resamples=50) == []
+
+
+def test_anchors_sit_where_the_bounds_are(study: list[Result]) -> None:
+    found = {anchor.name: anchor for anchor in anchors(bound_observations(study), AXES, None, resamples=50)}
+    assert set(found) == {"class_word", "described", "held_out_photos", "training_photos", "true_renders"}
+    word = found["class_word"]
+    assert word.x is not None and word.x.mean == pytest.approx(0.41, abs=0.01)
+    assert word.y is not None and word.y.n == 12
+
+
+def test_the_reference_is_the_corner_of_two_trivial_rivals(study: list[Result]) -> None:
+    found = anchors(bound_observations(study), AXES, None, resamples=50)
+    x, y = reference_point(found, AXES)
+    assert (x, y) == (pytest.approx(0.41, abs=0.01), pytest.approx(0.21, abs=0.01))
+    assert reference_point([], AXES) == (0.0, 0.0)
+
+
+def test_a_bound_without_one_axis_keeps_the_other(study: list[Result]) -> None:
+    bounds = bound_observations(study)
+    bounds.loc[bounds["name"] == "held_out_photos", "text_alignment"] = float("nan")
+    photos = next(anchor for anchor in anchors(bounds, AXES, None, resamples=50) if anchor.name == "held_out_photos")
+    assert photos.y is None and photos.x is not None

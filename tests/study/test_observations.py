@@ -1,0 +1,89 @@
+"""The long table: what may be compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from palp_lab.study.observations import (
+    at_usual_knobs,
+    bound_observations,
+    metric_names,
+    observations,
+    per_unit,
+    require_metric,
+    scoped,
+    usual_knobs,
+)
+from palp_lab.study.result import Result
+from palp_lab.types import UserError
+
+
+def test_a_row_per_record_and_a_column_per_measured_metric(study: list[Result]) -> None:
+    frame = observations(study)
+    assert len(frame) == sum(len(result.records) for result in study)
+    assert "identity" in metric_names(frame)
+    assert "drift_without_class_word" not in metric_names(frame), "null everywhere is not measured"
+
+
+def test_an_unmeasured_metric_names_the_nearest(study: list[Result]) -> None:
+    with pytest.raises(UserError, match="'identiti' was not measured in these results; did you mean 'identity'"):
+        require_metric(observations(study), "identiti")
+
+
+def test_own_scope_pairs_targets_with_the_same_prompts_of_untargeted_methods(study: list[Result]) -> None:
+    two_targets = [result for result in study if result.axes["target"] in (None, *sorted_targets(study)[:2])]
+    own = scoped(observations(two_targets), "own")
+    assert set(own["prompt"]) == set(sorted_targets(study)[:2])
+    assert own.loc[own["method"] == "palp", "own_target"].all()
+    assert set(own["method"]) == {"palp", "ti_db", "textual_inversion"}
+
+
+def test_other_scope_excludes_the_own_target_only_where_there_is_one(study: list[Result]) -> None:
+    other = scoped(observations(study), "other")
+    assert not other["own_target"].any()
+    assert set(other.loc[other["method"] == "ti_db", "prompt"]) == set(sorted_targets(study))
+
+
+def test_without_targets_every_scope_is_everything(study: list[Result]) -> None:
+    frame = observations([result for result in study if result.axes["target"] is None])
+    assert len(scoped(frame, "own")) == len(scoped(frame, "other")) == len(frame)
+
+
+def test_an_unknown_scope_is_named(study: list[Result]) -> None:
+    with pytest.raises(UserError, match="scope 'owm' is unknown; did you mean 'own'"):
+        scoped(observations(study), "owm")
+
+
+def test_knob_sweeps_do_not_leak_into_the_usual_rows(study: list[Result]) -> None:
+    records = study[0].records
+    swept = replace(records[-1], knobs={**records[-1].knobs, "guidance": 9.0})
+    frame = observations([replace(study[0], records=(*records, swept))])
+    assert len(at_usual_knobs(frame)) == len(records)
+    assert dict(usual_knobs(frame))["guidance"] == 5.0
+
+
+def test_several_targets_of_one_unit_are_averaged(study: list[Result]) -> None:
+    frame = scoped(observations(study), "other")
+    rows = frame[(frame["method"] == "palp") & (frame["step"] == 500)]
+    units = per_unit(rows, ["identity"])
+    unit = units.index[0]
+    mine = rows[(rows["concept"] == unit[2]) & (rows["prompt"] == unit[3]) & (rows["train_seed"] == unit[4])]
+    assert len(mine) == 3
+    assert units.iloc[0, 0] == pytest.approx(mine["identity"].mean())
+
+
+def test_a_bound_that_every_cell_repeats_counts_once(study: list[Result]) -> None:
+    bounds = bound_observations(study)
+    assert len(bounds) == 5 * 3 * 4
+    assert bounds.groupby(["name", "concept", "prompt"]).size().max() == 1
+
+
+def test_an_axis_can_split_a_method(study: list[Result]) -> None:
+    result = replace(study[0], axes={**study[0].axes, "shots": 3})
+    assert observations([result], series=["shots"])["series"].unique().tolist() == ["palp · shots 3"]
+
+
+def sorted_targets(study: list[Result]) -> list[str]:
+    return sorted({str(result.axes["target"]) for result in study if result.axes["target"]})
