@@ -50,7 +50,7 @@ def scarf(c: Canvas, wear: Wear, fill: Fill) -> None:
 def balloon(c: Canvas, wear: Wear, fill: Fill) -> None:
     """A balloon on a string, floating beside the head."""
     u, v = wear.hand
-    x, y = min(u, 0.0) - 0.19, min(-0.88, wear.head[1] + 0.0)
+    x, y = max(min(u, 0.0) - 0.19, -0.42), min(-0.88, wear.head[1])
     c.limb(u, v, x, y + 0.16, 0.010, DARK, shade=False)
     c.polygon([(x, y + 0.14), (x - 0.03, y + 0.21), (x + 0.03, y + 0.21)], fill)
     c.ellipse(x, y, 0.145, 0.175, fill)

@@ -186,7 +186,7 @@ PAINTERS = {
 }  # fmt: skip
 """The painter of every place, by its word."""
 
-LIGHT = {"night": rgb(176, 182, 232), "underwater": rgb(196, 236, 250), "desert": rgb(255, 240, 222)}
+LIGHT = {"night": rgb(206, 209, 240), "underwater": rgb(196, 236, 250), "desert": rgb(255, 240, 222)}
 """Colour of the light that falls on subjects, where it is not white."""
 
 

@@ -27,6 +27,9 @@ _MIDDLE = {"dog": -0.04, "fish": -0.04, "turtle": 0.08, "cat": 0.10, "bird": 0.0
 _HEAD = {"dog": 0.24, "turtle": 0.20, "bird": 0.10, "fish": 0.08, "car": 0.10}
 """How far the head of a class lies to the right of its middle, in its units."""
 
+_HEIGHT = {"bird": 0.60, "fish": 0.45, "turtle": 0.38, "teapot": 0.36, "car": 0.38}
+"""How high the head of a low class lies above its feet, in its units."""
+
 
 def render(scene: Scene) -> np.ndarray:
     """The picture of ``scene``, uint8 [64, 64, 3]."""
@@ -107,7 +110,9 @@ def _paint_subject(
         else:
             size, x, y = size * 0.88, 32.0 + side * 9.0 + 1.0 * pose[1], y - 9.0
     elif scene.framing == "close-up":
-        size, y = size * 1.65, 77.0 + 2.0 * pose[2] + (7.0 if any(n in ("hat", "crown") for n, _ in worn) else 0.0)
+        size *= 1.65
+        y = min(77.0, 30.0 + _HEIGHT.get(identity.superclass, 1.0) * size) + 2.0 * pose[2]
+        y += 7.0 if any(name in ("hat", "crown") for name, _ in worn) else 0.0
         # The head is what a close-up shows: wide subjects step back so that it is in the middle.
         x -= _HEAD.get(identity.superclass, 0.0) * size * (-1.0 if flip else 1.0)
     elif scene.framing == "far away":
