@@ -38,6 +38,7 @@ class Canvas:
         self.line = np.zeros((SIZE, SIZE), np.float32)
         self.ink = np.zeros((SIZE, SIZE, 3), np.float32)
         self.subjects: list[np.ndarray] = []
+        self.stain: np.ndarray | None = None
         self.half_line = look.place_line
         self.place_frame()
 
@@ -97,6 +98,9 @@ class Canvas:
         target += alpha[..., None] * (colour - target)
         if self.mask is not None:
             np.maximum(self.mask[region], alpha, out=self.mask[region])
+        if self.stain is not None:
+            # What is put on later is clean.
+            self.stain[region] *= 1.0 - alpha
         if self.look.subject_line:
             lines = self.line[region]
             lines *= 1.0 - alpha

@@ -69,11 +69,11 @@ def _paint(scene: Scene) -> tuple[np.ndarray, Canvas | None]:
         _paint_subject(canvas, scene, index, pose[4 * index : 4 * index + 4], bool(flips[index]), pose[8:])
         placed[index] = canvas.subjects[-1]
     canvas.subjects = [placed[i] for i in range(len(scene.subjects))]
-    if scene.framing == "dirty":
-        _mud(canvas, rng)
     if scene.framing == "clean":
         _sparkle(canvas, rng)
     out = FINISH[scene.style](canvas, rng)
+    if canvas.stain is not None:
+        out = out + canvas.stain[..., None] * (rgb(98, 70, 38) - out)
     if scene.artwork:
         out = artworks.recolour(np.clip(out, 0.0, 1.0), coverage(canvas), artworks.by_name(scene.artwork), rng)
     if scene.framing == "dark":
@@ -120,19 +120,21 @@ def _paint_subject(
     elif scene.framing == "small":
         size = size * 0.66
     elif scene.framing == "large":
-        size = size * 1.24
+        size, y = size * 1.2, y + 2.0
     elif scene.framing == "cropped":
         # Those in profile keep their head in the picture.
         side = (1.0 if flip else -1.0) if identity.superclass in _HEAD else (1.0 if together[0] < 0 else -1.0)
         size, x = size * 1.15, 32.0 + 23.0 * side + 2.0 * pose[1]
     elif scene.framing == "weird":
-        stretch, angle = ((1.38, 0.66) if together[0] < 0 else (0.66, 1.22)), angle * 3.0
+        stretch, angle = ((1.38, 0.66) if together[0] < 0 else (0.66, 1.15)), angle * 3.0
     x -= _MIDDLE.get(identity.superclass, 0.0) * size * (-1.0 if flip else 1.0)
     canvas.subject_frame(x, y, size, angle, flip, stretch)
     if canvas.look.shading >= 0.8:
         _shadow(canvas, x, y, size * stretch[0], lifted=identity.superclass == "fish")
     kit = kit_for(canvas, identity, float(pose[3]))
     wear: Wear = SUBJECTS[identity.superclass](canvas, kit)
+    if scene.framing == "dirty":
+        canvas.stain = _mud(canvas, np.random.default_rng([557, scene.seed]))
     for name, word in sorted(worn, key=lambda pair: pair[0] == "balloon", reverse=True):
         WEAR[name](canvas, wear, colour(word))
     light = LIGHT.get(scene.place)
@@ -146,11 +148,10 @@ def _shadow(canvas: Canvas, x: float, y: float, size: float, lifted: bool) -> No
     canvas.rgb *= (1.0 - (0.22 if lifted else 0.38) * np.clip(1.3 - spread, 0.0, 1.0))[..., None]
 
 
-def _mud(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Brown blotches over the subjects."""
+def _mud(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
+    """Coverage of mud blotches over the subjects, under what they wear; float32 [64, 64]."""
     field = noise(rng, 9) + 0.5 * noise(rng, 5)
-    cover = coverage(canvas) * np.clip((field - 0.16) * 6.0, 0.0, 1.0)[..., None] * 0.9
-    canvas.rgb += cover * (rgb(92, 66, 36) - canvas.rgb)
+    return coverage(canvas)[..., 0] * np.clip((field - 0.12) * 6.0, 0.0, 1.0) * 0.85
 
 
 def _sparkle(canvas: Canvas, rng: np.random.Generator) -> None:
