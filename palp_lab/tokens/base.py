@@ -9,7 +9,7 @@ from torch import nn
 
 from palp_lab.dataset.concept import Concept
 from palp_lab.model.base import AbstractModel, TextCond
-from palp_lab.types import Capability
+from palp_lab.types import Capability, UserError
 
 
 class AbstractTokens(nn.Module):
@@ -41,3 +41,21 @@ class AbstractTokens(nn.Module):
     def call(self, concept: Concept) -> str:
         """What fills the slot of a prompt, e.g. "<v>" or "sks cat"."""
         return self.phrase.format(placeholder=concept.placeholder, superclass=concept.superclass)
+
+
+def check_placeholder(model: AbstractModel, placeholder: str) -> None:
+    """Raises UserError unless the placeholder is one new word: no spaces, and not a word the vocabulary has."""
+    if not placeholder or len(placeholder.split()) != 1 or placeholder.strip() != placeholder:
+        raise UserError(f"dataset.placeholder={placeholder!r} must be one word without spaces, e.g. <v>")
+    if any(len(pieces) < 2 for pieces in model.pieces(placeholder)):
+        raise UserError(f"dataset.placeholder={placeholder!r} is a word the text encoder knows; take a new one, e.g. <v>")
+
+
+def check_phrase(phrase: str, concept: Concept) -> None:
+    """Raises UserError where the phrase names the placeholder not at all, or needs a class word that is missing."""
+    try:
+        phrase.format(placeholder="", superclass="")
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"tokens.phrase={phrase!r}: only {{placeholder}} and {{superclass}} may stand in braces") from error
+    if "{superclass}" in phrase and not concept.superclass.strip():
+        raise UserError(f"tokens.phrase={phrase!r} needs the class word; set dataset.superclass, e.g. cat")

@@ -1,0 +1,102 @@
+"""Low-rank updates of the denoiser's projections, by peft."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from palp_lab.edits.base import AbstractEdits
+from palp_lab.model.base import AbstractModel
+from palp_lab.types import Capability, UserError
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class LoraEdits(AbstractEdits):
+    """W + (strength * alpha / rank) B A on every layer whose path ends in one of `targets`. Final.
+
+    The default targets are the projections of self- and cross-attention; `ff.net.0.proj`, `ff.net.2`, `conv1`, `conv2`,
+    `proj_in` and `proj_out` are wider choices. A is drawn from `seed` and the layer's name alone, B is 0.
+
+    Source: arXiv 2106.09685, Eq. 3; rank and places as in PALP, arXiv 2401.06105, section 4.2 and appendix C.
+    Differs from the paper: alpha = rank unless given (PALP is silent; ours).
+    """
+
+    requires = frozenset({Capability.LINEAR_LAYERS})
+    adapter_name = "palp_lab"
+
+    def __init__(
+        self, rank: int = 32, alpha: float | None = None, targets: Sequence[str] = ATTENTION, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.rank = rank
+        self.alpha = float(rank if alpha is None else alpha)
+        self.targets = tuple(targets)
+        self.seed = seed
+        self._layers: dict[str, nn.Module] = {}
+
+    def attach(self, model: AbstractModel) -> None:
+        from peft import LoraConfig
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        if self.adapter_name in getattr(model.denoiser, "peft_config", {}):
+            raise ValueError("the model carries a LoRA already; detach it first")
+        self.denoiser = [model.denoiser]  # in a list: the base is no part of this module
+        alpha = int(self.alpha) if self.alpha.is_integer() else self.alpha
+        config = LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=list(self.targets))
+        with torch.random.fork_rng(devices=[]):
+            try:
+                model.denoiser.add_adapter(config, self.adapter_name)
+            except ValueError as error:
+                raise UserError(f"edits.targets={list(self.targets)}: {str(error).splitlines()[0]}") from error
+        self._layers = {n: m for n, m in model.denoiser.named_modules() if isinstance(m, BaseTunerLayer)}
+        with torch.no_grad():
+            for name, layer in self._layers.items():
+                self._start(name, layer, model.device)
+
+    def _start(self, name: str, layer: nn.Module, device: torch.device) -> None:
+        """A uniform as torch's own linear layers, B zero, both float32; a layer's draw depends on its name alone."""
+        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(name.encode()))
+        down, up = layer.lora_A[self.adapter_name], layer.lora_B[self.adapter_name]
+        bound = 1 / math.sqrt(down.weight[0].numel())
+        down.to(device, torch.float32)
+        up.to(device, torch.float32)
+        drawn = torch.rand(down.weight.shape, generator=generator) * (2 * bound) - bound
+        down.weight.copy_(drawn.to(device))
+        up.weight.zero_()
+
+    def detach(self) -> None:
+        denoiser = self.denoiser[0]
+        for name, layer in self._layers.items():
+            parent, _, child = name.rpartition(".")
+            setattr(denoiser.get_submodule(parent), child, layer.get_base_layer())
+        self._layers = {}
+        denoiser.__dict__.pop("peft_config", None)
+        denoiser._hf_peft_config_loaded = False
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        # The flag alone: disable_adapters() would also switch requires_grad off and drop the gradients of a graph
+        # that was built outside.
+        before = [layer._disable_adapters for layer in self._layers.values()]
+        for layer in self._layers.values():
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            for layer, flag in zip(self._layers.values(), before, strict=True):
+                layer._disable_adapters = flag
+
+    def set_strength(self, strength: float) -> None:
+        for layer in self._layers.values():
+            layer.scaling[self.adapter_name] = strength * self.alpha / self.rank
+
+    def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
+        for name, layer in self._layers.items():
+            yield f"{name}.lora_A.weight", layer.lora_A[self.adapter_name].weight
+            yield f"{name}.lora_B.weight", layer.lora_B[self.adapter_name].weight

@@ -1,0 +1,115 @@
+"""Diffusers folders: where they are, what is in them, and one line of advice when they cannot be opened."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from palp_lab.types import UserError
+
+SHIPPED = Path(__file__).resolve().parent.parent / "tinyworld" / "weights"
+
+
+def resolve(path: str | Path) -> str:
+    """The folder of a shipped model's name (`tiny`); any other path or hub id as it is."""
+    named = SHIPPED / str(path)
+    if os.sep not in str(path) and "/" not in str(path) and named.is_dir():
+        return str(named)
+    return str(Path(path).expanduser()) if Path(path).expanduser().exists() else str(path)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A diffusers pipeline on disk or on the hub, with its table of contents `index`."""
+
+    path: str
+    index: Mapping[str, Any]
+    revision: str | None = None
+    variant: str | None = None
+
+    @classmethod
+    def find(cls, path: str | Path, revision: str | None = None, variant: str | None = None) -> Folder:
+        """Reads model_index.json. Raises UserError where there is none."""
+        where = resolve(path)
+        try:
+            if Path(where).exists():
+                text = (Path(where) / "model_index.json").read_text()
+            else:
+                text = Path(_download(where, revision)).read_text()
+            return cls(where, json.loads(text), revision, variant)
+        except json.JSONDecodeError as error:
+            raise UserError(f"model.path={path}: model_index.json is damaged ({error}); copy the folder again") from error
+        except Exception as error:
+            raise UserError(_advice(str(path), where, error)) from error
+
+    def expect(self, *classes: str) -> None:
+        """Raises UserError unless the pipeline is one of `classes`."""
+        found = self.index.get("_class_name")
+        if found not in classes:
+            raise UserError(f"model.path={self.path}: the folder holds a {found}; this model needs {' or '.join(classes)}")
+
+    def load(self, part: str, dtype: torch.dtype | None = None) -> Any:
+        """One component, of the class the index names. Raises UserError where it cannot be read."""
+        library, name = (self.index.get(part) or (None, None))[:2]
+        if library not in ("diffusers", "transformers"):
+            raise UserError(f"model.path={self.path}: model_index.json names no {part}; give a full diffusers folder")
+        module = importlib.import_module(library)
+        module.utils.logging.disable_progress_bar()  # a line of our own log says that a model is opened
+        loader = getattr(module, name)
+        more: dict[str, Any] = {}
+        if dtype is not None:
+            more["torch_dtype" if library == "diffusers" else "dtype"] = dtype
+            if self.variant:
+                more["variant"] = self.variant
+        try:
+            loaded = loader.from_pretrained(self.path, subfolder=part, revision=self.revision, **more)
+        except Exception as error:
+            raise UserError(_advice(f"{self.path} ({part})", self.path, error)) from error
+        return loaded
+
+
+def _download(repository: str, revision: str | None) -> str:
+    from huggingface_hub import hf_hub_download
+
+    return hf_hub_download(repository, "model_index.json", revision=revision)
+
+
+def _advice(shown: str, where: str, error: Exception) -> str:
+    """One line: what is wrong with a model's folder and what to do."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    if Path(where).is_file():
+        return f"model.path={shown} is a file; give a diffusers folder (the one with model_index.json)"
+    if Path(where).is_dir():
+        if not (Path(where) / "model_index.json").is_file():
+            return f"model.path={shown} has no model_index.json; give a diffusers folder"
+        return f"model.path={shown} cannot be read; the folder is incomplete or damaged ({reason})"
+    name = type(error).__name__
+    if where.startswith((".", "/", "~")) or where.count("/") != 1:
+        return f"model.path={shown} does not exist; give a diffusers folder, a hub id such as owner/name, or tiny"
+    if name == "GatedRepoError":
+        return f"model.path={shown} asks for consent: accept its terms on the hub and log in with `hf auth login`"
+    if name in ("RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"):
+        return f"model.path={shown} is neither a folder here nor a model on the hub ({name}); check the spelling"
+    return f"model.path={shown} is not on this disk and the hub cannot be reached ({name}); download it first or give a folder"
+
+
+def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], tokenizer: Any) -> str:
+    """Hash of weights, their names, the schedule and the vocabulary: 16 hex digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            if tensor.device.type != "meta":
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    plain = {key: value for key, value in config.items() if not key.startswith("_")}
+    digest.update(json.dumps([plain, tokenizer.get_vocab(), tokenizer.model_max_length], sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
