@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Sampling:
     """How pictures are drawn. The defaults are conf/base.yaml's: DDIM with 25 steps is ours, PALP names neither sampler
-    nor steps; guidance 7.5 is the usual value for SD 1.x, where 1 means none; `negative` is the empty prompt's place."""
+    nor steps; guidance 7.5 is the usual value for SD 1.x, where 1 means none; `negative` replaces the empty prompt."""
 
     scheduler: str = "ddim"
     steps: int = 25
@@ -118,7 +118,10 @@ def generate_pictures(
             if not is_out_of_memory(error):
                 raise
             if len(part) == 1:
-                raise UserError(f"generate: one picture at {model.resolution} px does not fit into memory; give a smaller dtype or another device") from error  # fmt: skip
+                raise UserError(
+                    f"generate: one picture at {model.resolution} px does not fit into memory; "
+                    "give dtype=bfloat16 or another device"
+                ) from error
             size = max(1, len(part) // 2)
         else:
             done += len(part)
@@ -153,7 +156,7 @@ def _draw(
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """Pictures in [-1, 1] as 8 bit RGB on the CPU, rounded as the stock pipeline rounds; what is not finite is black."""
+    """Pictures in [-1, 1] as 8 bit RGB on the CPU, rounded as the stock pipeline rounds; non-finite values are black."""
     if not bool(torch.isfinite(pixels).all()):
         log.warning("some pictures hold values that are not finite: drawn black; the adapter has diverged")
     return ((pixels.float() / 2 + 0.5).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -82,9 +82,9 @@ def open_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            if getattr(image, "n_frames", 1) > 1:
-                raise UserError(f"{path}: is animated ({image.n_frames} frames); give a still picture")
+            image: Image.Image = Image.open(path)
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(f"{path}: is animated ({frames} frames); give a still picture")
             image.load()
     except FileNotFoundError:
         raise UserError(f"{path}: no such picture") from None

@@ -1,0 +1,131 @@
+"""Elements: which of the things a prompt asks for can be seen in its pictures.
+
+PALP's user study counts them by eye (arXiv 2401.06105, section 5.2 and appendix D: share of prompt elements found).
+Differs from the paper: a network reads the pictures, not people.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from palp_lab.metrics.base import AbstractMetric, Evidence, Score, per_image
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+    from torch import Tensor
+
+    from palp_lab.types import Images
+
+KINDS = ("style", "place", "class", "accessories", "relation", "framing")
+"""Kinds of elements; `relation` holds the relation and the class of the second subject."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """One thing a prompt asks for: found where the reader says one of `labels` about `factor` ("hat": {"red"})."""
+
+    kind: str
+    factor: str
+    labels: frozenset[str]
+
+
+class Asked(Protocol):
+    """A parsed prompt; empty fields ask for nothing. An accessory is a word with its colour or None."""
+
+    @property
+    def style(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def accessories(self) -> tuple[tuple[str, str | None], ...]: ...
+    @property
+    def relation(self) -> str: ...
+    @property
+    def framing(self) -> str: ...
+
+
+class AbstractReader(ABC):
+    """A network that names the factors of pictures. `labels` are the words it knows per factor, "none" for absent."""
+
+    labels: Mapping[str, Sequence[str]]
+    fingerprint: str
+
+    @abstractmethod
+    def read(self, images: Images) -> Mapping[str, Sequence[str]]:
+        """One label per picture for every factor."""
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """What prompts ask for and which of it pictures show: a parser of prompts and a network that reads pictures.
+    Only elements of `kinds` count."""
+
+    network: AbstractReader
+    parse: Callable[[str], Asked]
+    kinds: Sequence[str] = KINDS
+
+    @property
+    def fingerprint(self) -> str:
+        return self.network.fingerprint
+
+    def wanted(self, text: str) -> tuple[Element, ...]:
+        """The elements of a prompt that the network could read, in the prompt's kinds' order."""
+        known = self.network.labels
+        return tuple(e for e in elements_of(self.parse(text), known) if e.kind in self.kinds)
+
+    def found(self, images: Images, wanted: Sequence[Element]) -> Bool[Tensor, "n k"]:
+        """Which picture shows which element."""
+        return found(self.network.read(images), wanted, len(images))
+
+
+def elements_of(asked: Asked, known: Mapping[str, Sequence[str]]) -> tuple[Element, ...]:
+    """The elements of a parsed prompt, in the words of a reader's factors: `style`, `place`, `class_`, `second_class`,
+    `relation`, `framing`, and one factor per accessory whose label is its colour."""
+    classes = [*asked.classes, "", ""]
+    plain = [
+        ("style", "style", asked.style), ("place", "place", asked.place), ("class", "class_", classes[0]),
+        ("relation", "second_class", classes[1]), ("relation", "relation", asked.relation),
+        ("framing", "framing", asked.framing),
+    ]  # fmt: skip
+    wanted = [Element(kind, factor, frozenset({word})) for kind, factor, word in plain if word in known.get(factor, ())]
+    for word, colour in asked.accessories:
+        colours = frozenset(known.get(word, ())) - {"none"}
+        if colours:
+            wanted.append(Element("accessories", word, colours & {colour} if colour else colours))
+    return tuple(wanted)
+
+
+def found(reading: Mapping[str, Sequence[str]], wanted: Sequence[Element], count: int) -> Bool[Tensor, "n k"]:
+    """Truth per picture and element, from one label per picture and factor."""
+    rows = [[reading[e.factor][i] in e.labels for e in wanted] for i in range(count)]
+    return torch.tensor(rows, dtype=torch.bool).view(count, len(wanted))
+
+
+def share_found(seen: Bool[Tensor, "n k"]) -> list[float]:
+    """Share of the elements each picture shows; nothing asked, nothing measured."""
+    return [float(row.double().mean()) for row in seen] if seen.shape[1] else []
+
+
+@dataclass(frozen=True)
+class ElementsFound(AbstractMetric):
+    """Share of the prompt's elements a picture shows; of one `kind` ("style") or, where it is "", of all."""
+
+    kind: str = ""
+    name: str = "elements"
+    axis = "text"
+    level = "image"
+    higher_is_better = True
+
+    def measure(self, evidence: Evidence) -> Score:
+        if evidence.wanted is None or evidence.found is None:
+            return self.missing(evidence.images)
+        mine = [i for i, e in enumerate(evidence.wanted) if self.kind in ("", e.kind)]
+        shares = share_found(evidence.found[:, mine])
+        return per_image(torch.tensor(shares, dtype=torch.float64)) if shares else self.missing(evidence.images)

@@ -1,0 +1,156 @@
+"""The networks that look at pictures and prompts: each loaded once, frozen, float32, known by the hash of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from palp_lab.metrics.preprocessing import Preprocessing, read_preprocessing
+from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from palp_lab.types import Images
+
+ROWS = 64
+"""Pictures per pass; does not change a feature (ours)."""
+
+_LOADED: dict[tuple[str, ...], Any] = {}
+
+
+class AbstractEmbedder(ABC):
+    """A frozen network with a picture space. `fingerprint` is the hash of its weights and configuration."""
+
+    fingerprint: str
+    preprocessing: Preprocessing
+
+    @abstractmethod
+    def images(self, images: Images) -> Float[Tensor, "b d"]:
+        """Features of pictures, on the CPU, not normalised."""
+
+    def texts(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
+        """Features of prompts in the same space. Raises UserError for a network that has no text side."""
+        raise UserError(f"{type(self).__name__} does not read text: give text metrics the space of a ClipEmbedder")
+
+
+class ClipEmbedder(AbstractEmbedder):
+    """A CLIP of transformers (`CLIPModel` folder with tokenizer and preprocessor configuration).
+
+    Prompts longer than the text encoder are cut with the end-of-text token kept, since CLIP reads the sentence there.
+    Source: arXiv 2103.00020; in metrics arXiv 2104.08718 and 2208.12242.
+    """
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+        folder = network_folder(path)
+        self.model, self.tokenizer = once(("clip", str(folder), str(device)), lambda: _load_clip(folder, device))
+        self.preprocessing = read_preprocessing(folder)
+        self.fingerprint = folder_fingerprint(folder)
+        self.device = torch.device(device)
+        self._texts: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def images(self, images: Images) -> Float[Tensor, "b d"]:
+        parts = images.split(ROWS)
+        seen = [self.model.get_image_features(pixel_values=self.preprocessing(p.to(self.device))) for p in parts]
+        return torch.cat([features(s).cpu() for s in seen])
+
+    @torch.no_grad()
+    def texts(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
+        if new := sorted(set(prompts) - self._texts.keys()):
+            config = self.model.config.text_config
+            longest = min(int(self.tokenizer.model_max_length), int(config.max_position_embeddings))
+            read = self.tokenizer(new, truncation=True, max_length=longest, padding=True, return_tensors="pt")
+            read = {key: read[key].to(self.device) for key in ("input_ids", "attention_mask")}
+            self._texts.update(zip(new, features(self.model.get_text_features(**read)).cpu(), strict=True))
+        return torch.stack([self._texts[p] for p in prompts])
+
+
+class VisionEmbedder(AbstractEmbedder):
+    """A vision network of transformers: DINO and DINOv2 by their class token, convolutional ones by their pooled map.
+
+    DINO's pooler in transformers is an untrained layer, so it is never used; the class token is what DreamBooth's
+    DINO-I compares (arXiv 2208.12242, section 4.2).
+    """
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+        folder = network_folder(path)
+        self.model = once(("vision", str(folder), str(device)), lambda: _load_vision(folder, device))
+        self.preprocessing = read_preprocessing(folder)
+        self.fingerprint = folder_fingerprint(folder)
+        self.device = torch.device(device)
+
+    @torch.no_grad()
+    def images(self, images: Images) -> Float[Tensor, "b d"]:
+        return torch.cat([self._features(part.to(self.device)).cpu() for part in images.split(ROWS)])
+
+    def _features(self, images: Images) -> Tensor:
+        output = self.model(pixel_values=self.preprocessing(images))
+        last = output.last_hidden_state
+        return last[:, 0] if last.ndim == 3 else output.pooler_output.flatten(1)
+
+
+def features(output: Any) -> Tensor:
+    """The projected feature of transformers 5 (an output object) and 4 (a tensor)."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def once(key: tuple[str, ...], load: Callable[[], Any]) -> Any:
+    """What was loaded under this key before, or else now: no network is loaded twice in a process."""
+    if key not in _LOADED:
+        _LOADED[key] = load()
+    return _LOADED[key]
+
+
+def network_folder(path: str | Path) -> Path:
+    """A network's folder; a relative path that is not here is looked for inside the package (the embedded networks).
+    Raises UserError where it is not there."""
+    here = Path(path).expanduser()
+    for folder in (here, Path(__file__).parents[1] / here):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    raise UserError(f"{path}: no network there (no config.json); give the folder a transformers model was saved to")
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Hash of all files of a folder that decide what the network says; read once per process and state of the files."""
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"))
+    state = tuple(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+    return once(("hash", str(folder), *state), lambda: _hash(files))
+
+
+def _hash(files: Sequence[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def _load_clip(folder: Path, device: str | torch.device) -> tuple[Any, Any]:
+    from transformers import AutoTokenizer, CLIPModel
+
+    return _frozen(CLIPModel, folder, device), _load(AutoTokenizer, folder)
+
+
+def _load_vision(folder: Path, device: str | torch.device) -> Any:
+    from transformers import AutoModel
+
+    return _frozen(AutoModel, folder, device)
+
+
+def _frozen(kind: Any, folder: Path, device: str | torch.device) -> Any:
+    return _load(kind, folder, dtype=torch.float32).to(device).eval().requires_grad_(False)
+
+
+def _load(kind: Any, folder: Path, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(folder), local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: cannot be opened as {kind.__name__} ({str(error).splitlines()[0]})") from error
