@@ -28,7 +28,11 @@ def allowed() -> tuple[str, ...]:
 
 
 def locate(target: str, key: str) -> Any:
-    """The class or function a `_target_` names. Raises UserError naming the key where it is not allowed or not there."""
+    """The class or function a `_target_` names.
+
+    Raises:
+        UserError: where it is not allowed or not there; names the key.
+    """
     import importlib
 
     if not target.startswith(allowed()):
@@ -79,7 +83,7 @@ def build(node: DictConfig, key: str, **given: Any) -> Any:
 
 def build_all(nodes: DictConfig, key: str, **given: Any) -> dict[str, Any]:
     """Every node of a mapping, by its name and in its order; a name set to null is left out."""
-    return {str(name): build(node, f"{key}.{name}", **given) for name, node in nodes.items() if node is not None}
+    return {str(name): build(node, f"{key}.{name!s}", **given) for name, node in nodes.items() if node is not None}
 
 
 def _check_targets(node: Any, key: str) -> None:
@@ -98,7 +102,9 @@ def _check_targets(node: Any, key: str) -> None:
     walk(OmegaConf.to_container(node, resolve=True), key)
 
 
-def check_fit(provides: Iterable[Capability], parts: Mapping[str, Iterable[Capability]], provider: str = "the model") -> None:
+def check_fit(
+    provides: Iterable[Capability], parts: Mapping[str, Iterable[Capability]], provider: str = "the model"
+) -> None:
     """Raises UserError where a part of a recipe requires what the model does not provide.
 
     Args:
@@ -111,7 +117,8 @@ def check_fit(provides: Iterable[Capability], parts: Mapping[str, Iterable[Capab
         if missing := sorted(set(requires) - offered):
             raise UserError(
                 f"{key} needs {', '.join(missing)}, which {provider} does not provide "
-                f"(it provides {', '.join(sorted(offered)) or 'nothing'}); choose another model= or another {key.split('.')[0]}="
+                f"(it provides {', '.join(sorted(offered)) or 'nothing'}); "
+                f"choose another model= or another {key.split('.')[0]}="
             )
 
 
@@ -126,7 +133,9 @@ def build_device(name: str) -> torch.device:
     if kind not in there:
         raise UserError(f"device={name}: must be auto, cpu, cuda or mps")
     if not there[kind]:
-        raise UserError(f"device={name}: torch {torch.__version__} sees none here; use device=auto or install another build of torch")
+        raise UserError(
+            f"device={name}: torch {torch.__version__} sees none here; use device=auto or another build of torch"
+        )
     return torch.device(name)
 
 

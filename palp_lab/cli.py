@@ -11,7 +11,7 @@ HELP = {"-h", "--help", "help"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb and returns the exit status: 0 done, 1 something failed, 2 the command line or an input is wrong."""
+    """Runs one verb. Returns the exit status: 0 done, 1 something failed, 2 the command line or an input is wrong."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if not words or words[0] in HELP:
         print(cli_help.overview())

@@ -13,15 +13,18 @@ from palp_lab.composition import conf_folder
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """`; did you mean X?` for the closest candidate, or the first few candidates where none is close, or nothing.
 
-    Dotted keys are compared whole and by their last part, so that `max_stps` finds `trainer.max_steps`.
+    Under one parent only the last parts of dotted keys are compared, else the whole counts too, so that `max_stps`
+    finds `trainer.max_steps`, and `trainr.max_steps` finds it rather than some other `max_steps`.
     """
     pool = sorted(set(candidates))
-    last = word.rsplit(".", 1)[-1]
+    parent, _, last = word.rpartition(".")
 
     def likeness(candidate: str) -> float:
-        whole = difflib.SequenceMatcher(None, word, candidate).ratio()
-        tail = difflib.SequenceMatcher(None, last, candidate.rsplit(".", 1)[-1]).ratio()
-        return max(whole, 0.99 * tail)
+        above, _, below = candidate.rpartition(".")
+        tail = difflib.SequenceMatcher(None, last, below).ratio()
+        if above == parent:
+            return tail
+        return (tail + difflib.SequenceMatcher(None, word, candidate).ratio()) / 2
 
     best = max(pool, key=likeness, default=None)
     if best is not None and likeness(best) >= 0.6:
@@ -72,7 +75,9 @@ def _unreadable(override: str) -> str:
     if not equals:
         return f"cannot read {override!r}: write key=value (see palp-lab --help)"
     quoted = value.strip("\"'").replace('"', '\\"')
-    return f"cannot read {override}: text with braces, commas or brackets needs two pairs of quotes: '{key}=\"{quoted}\"'"
+    return (
+        f"cannot read {override}: text with braces, commas or brackets needs two pairs of quotes: '{key}=\"{quoted}\"'"
+    )
 
 
 def _no_such_choice(error: Any) -> str:

@@ -81,7 +81,7 @@ def overview() -> str:
     return (
         "palp-lab <verb> [key=value ...]     methods of text-to-image personalization as recipes, on one front\n\n"
         f"{verbs}\n\nexamples\n{examples}\n\n"
-        "palp-lab <verb> --help lists groups, choices and examples; <verb> --cfg job prints the composed configuration.\n"
+        "palp-lab <verb> --help lists groups, choices and examples; --cfg job prints what would run.\n"
         "Braces, commas and brackets in a value need two pairs of quotes, as above."
     )
 
@@ -98,7 +98,7 @@ def of_verb(verb: str) -> str:
     lines += ["", "examples", *(f"  {line}" for line in EXAMPLES[verb])]
     lines += [
         "",
-        "as in any Hydra program: -m sweeps (a=1,2), --cfg job shows, --info explains, --config-dir adds a folder of your own",
+        "as in any Hydra program: -m sweeps (a=1,2), --cfg job shows, --info explains, --config-dir adds a folder",
     ]
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import netrc
 import os
 import platform
 import shutil
@@ -92,7 +93,11 @@ def _disk(config: DictConfig) -> Finding:
     if not os.access(there, os.W_OK):
         return Finding("disk", said, f"cannot write there: give output=<another folder> ({folder})")
     small = free < config.free_gigabytes
-    return Finding("disk", said, f"{config.free_gigabytes} GB are asked for: free some, or output=<folder elsewhere>" if small else "")
+    return Finding(
+        "disk",
+        said,
+        f"{config.free_gigabytes} GB are asked for: free some, or output=<folder elsewhere>" if small else "",
+    )
 
 
 def _model(config: DictConfig) -> Finding:
@@ -104,16 +109,26 @@ def _model(config: DictConfig) -> Finding:
         return Finding("model", str(config.labels.model), str(error))
     except Exception as error:
         return Finding("model", str(config.labels.model), f"does not open: {type(error).__name__}: {error}")
-    return Finding("model", f"{config.labels.model}: {model.resolution} px, {len(model.sites)} cross-attention sites, {model.kind}")
+    return Finding(
+        "model", f"{config.labels.model}: {model.resolution} px, {len(model.sites)} cross-attention sites, {model.kind}"
+    )
 
 
 def _wandb(config: DictConfig) -> Finding:
     if config.logger.name != "wandb":
         return Finding("wandb", "not used (logger=wandb sends results there, logger.mode=offline keeps them here)")
     mode = os.environ.get("WANDB_MODE", config.logger.mode)
-    if mode == "online":
-        import wandb
-
-        if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
-            return Finding("wandb", "online, but nobody is logged in", "wandb login, or logger.mode=offline")
+    if mode == "online" and not _logged_in():
+        return Finding("wandb", "online, but nobody is logged in", "wandb login, or logger.mode=offline")
     return Finding("wandb", str(mode))
+
+
+def _logged_in() -> bool:
+    """Whether W&B will find a key, without starting W&B."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(server) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -36,7 +36,7 @@ def launch(verb: str, arguments: list[str]) -> int:
     task.__module__ = __name__  # type: ignore[attr-defined]
     # argparse cannot take a flag between two overrides; people write it there
     flags = [word for word in arguments if word in FLAGS]
-    before, sys.argv = sys.argv, ["palp-lab", *flags, *(word for word in arguments if word not in FLAGS)]
+    before, sys.argv = sys.argv, [sys.argv[0], *flags, *(word for word in arguments if word not in FLAGS)]
     try:
         hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name=verb)(task)()
     except SystemExit as stop:
@@ -49,8 +49,12 @@ def launch(verb: str, arguments: list[str]) -> int:
         line = explain(error, verb, arguments)
         if line is not None:
             return complain(line, 2)
+        from palp_lab.verdict import name_failures
+
         folder = Path(os.environ.get("PALP_LAB_OUTPUT", "outputs")) / "logs"
-        return complain(f"{_summary(error)} (traceback: {keep_traceback(folder)})", 1)
+        complain(f"{_summary(error)} (traceback: {keep_traceback(folder)})", 1)
+        name_failures()
+        return 1
     finally:
         sys.argv = before
     return 0
@@ -105,8 +109,8 @@ def _call(verb: str, config: DictConfig, swept: bool) -> Any:
 
     if swept and config.trainer.devices != 1:
         raise UserError(
-            f"trainer.devices={config.trainer.devices} cannot be swept with -m: every process would run the whole sweep; "
-            "take trainer.devices=1 and a launcher (hydra/launcher=joblib or submitit_slurm), or one command per cell"
+            f"trainer.devices={config.trainer.devices} cannot be swept with -m: "
+            "each process would run the whole sweep; take trainer.devices=1 and hydra/launcher=joblib or submitit_slurm, or one command per cell"
         )
     check(config, constructors=verb != "doctor")
     if verb != "doctor":

@@ -43,7 +43,8 @@ def check(config: DictConfig, constructors: bool = True) -> None:
 @cache
 def shipped(verb: str) -> dict[str, Any]:
     """All keys the shipped files of a verb define: nested mappings, and at the leaves the set of kinds seen."""
-    folder, known = conf_folder(), {}
+    folder = conf_folder()
+    known: dict[str, Any] = {}
     for path in [folder / "base.yaml", folder / f"{verb}.yaml"]:
         _merge(known, {k: v for k, v in _read(path).items() if k not in NEVER_BELOW_ROOT})
     for path in sorted(folder.glob("*/**/*.yaml")):

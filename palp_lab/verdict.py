@@ -11,19 +11,36 @@ from hydra.experimental.callback import Callback
 
 from palp_lab.launch import STATUS
 
+_sweeps: list[Path] = []
+"""The folder of the sweep this process drives, from its start to its verdict."""
+
 
 class NameFailures(Callback):
     """Hydra callback: ends the program with status 1 after a sweep in which a job failed or was lost, and names it."""
 
+    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+        """Remembers the sweep: Hydra 1.3 does not call `on_multirun_end` where a launcher loses a worker."""
+        _sweeps[:] = [Path(config.hydra.sweep.dir)]
+
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Raises SystemExit(1) where `failures` finds any. Hydra swallows exceptions of callbacks, but not this one."""
-        folder = Path(config.hydra.sweep.dir)
-        wrong, jobs = failures(folder)
-        if wrong:
-            print(f"palp-lab: {len(wrong)} of {jobs} cells failed (under {folder}):", file=sys.stderr)
-            for line in wrong:
-                print(f"  {line}", file=sys.stderr, flush=True)
+        """Raises SystemExit(1) where a job failed. Hydra swallows exceptions of callbacks, but not this one."""
+        if name_failures():
             raise SystemExit(1)
+
+
+def name_failures() -> int:
+    """Prints the failed and lost jobs of the sweep that was started, if any, and returns their number."""
+    folders, _sweeps[:] = list(_sweeps), []
+    wrong, jobs = failures(folders[0]) if folders else ([], 0)
+    if wrong:
+        print(
+            f"palp-lab: {len(wrong)} of {jobs} cells failed (under {folders[0]}):",
+            *wrong,
+            sep="\n  ",
+            file=sys.stderr,
+            flush=True,
+        )
+    return len(wrong)
 
 
 def failures(sweep: Path) -> tuple[list[str], int]:

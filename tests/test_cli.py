@@ -1,0 +1,240 @@
+"""The command line: it teaches, it is quick, and it says what is wrong in one line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from palp_lab import cli_help, doctor
+from palp_lab.cli import main
+from palp_lab.cli_errors import nearest
+from palp_lab.composition import cell_label, compose, conf_folder
+from palp_lab.types import UserError
+from palp_lab.verdict import failures
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed on stderr, which must be a single line of ours."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("palp-lab: ")
+    return lines[0]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from palp_lab.cli import main; main([]); main(['run', '--help']);"
+        "print(sorted({'torch', 'hydra', 'omegaconf', 'numpy', 'lightning'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_overview_names_every_verb_and_shows_three_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == bare
+    assert all(f"  {verb} " in bare for verb in cli_help.VERBS)
+    assert bare.count("\n  palp-lab ") == 3
+
+
+def test_help_of_a_verb_names_groups_choices_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help"]) == 0
+    page = capsys.readouterr().out
+    for group, choices in cli_help.groups(conf_folder()).items():
+        assert group in page
+        assert all(choice in page for choice in choices)
+    assert "target" in page and "seed=0" in page
+
+
+@pytest.mark.parametrize("line", [line for lines in cli_help.EXAMPLES.values() for line in lines])
+def test_every_example_composes(line: str) -> None:
+    """The examples of --help are promises: each must name keys and choices that exist."""
+    program, verb, *rest = shlex.split(line)
+    assert program == "palp-lab"
+    for sweep in (word.split("=")[1].split(",") for word in rest if word.startswith("method=")):
+        for choice in sweep:
+            assert (conf_folder() / "method" / f"{choice}.yaml").is_file()
+    words = [word for word in rest if not word.startswith("-") and word != "job"]
+    compose(verb, *(word if "[" in word or '"' in word else word.split(",")[0] for word in words))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tran"], "did you mean train?"),
+        (["run", "method=plap"], "method=plap: no such choice; did you mean palp?"),
+        (["run", "metod=palp"], "metod: no such key; did you mean method?"),
+        (["run", "trainer.max_stps=3"], "did you mean trainer.max_steps?"),
+        (["run", "max_steps=3"], "did you mean trainer.max_steps?"),
+        (["run", "optimizer.leaning_rate=1"], "optimizer.leaning_rate: no such key"),
+        (["run", "-m", "method=palp,ti_bd"], "did you mean ti_db?"),
+        (["doctor", "+trainer.max_stps=3"], "did you mean trainer.max_steps?"),
+        (["doctor", "trainer.max_steps=many"], "trainer.max_steps='many': must be a whole number"),
+        (["doctor", "trainer.max_steps=2.5"], "must be a whole number"),
+        (["run", "target=a sketch of {} in Paris"], "'target=\"a sketch of {} in Paris\"'"),
+        (["run", "just_a_word"], "write key=value"),
+    ],
+)
+def test_a_mistake_names_itself_and_the_nearest_right_word(
+    words: list[str], said: str, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert said in one_line(capsys)
+
+
+def test_the_shown_quoting_is_accepted(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the error line proposes must work when it is pasted into a shell."""
+    assert main(["run", "target=a {}, in [Paris]"]) == 2
+    proposal = shlex.split(one_line(capsys).partition("quotes: ")[2])
+    assert main(["run", *proposal, "--cfg", "job"]) == 0
+    assert "target: a {}, in [Paris]" in capsys.readouterr().out
+
+
+def test_an_exception_keeps_its_traceback_and_prints_one_line(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(config: object) -> None:
+        raise ZeroDivisionError("seven\nby nought")
+
+    monkeypatch.setattr(doctor, "doctor", explode)
+    assert main(["doctor"]) == 1
+    line = one_line(capsys)
+    assert "ZeroDivisionError: seven (traceback: " in line
+    kept = Path(line.partition("(traceback: ")[2].rstrip(")"))
+    assert "in explode" in kept.read_text()
+    assert kept.is_relative_to(output)
+
+
+def test_a_user_error_is_one_line_and_status_two(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(config: object) -> None:
+        raise UserError("photos/: empty; put one to six photos there")
+
+    monkeypatch.setattr(doctor, "doctor", refuse)
+    assert main(["doctor"]) == 2
+    assert one_line(capsys) == "palp-lab: photos/: empty; put one to six photos there"
+
+
+def test_a_sweep_outlives_a_failing_cell_names_it_and_fails(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    def sometimes(config: object) -> None:
+        ran.append(config.seed)  # type: ignore[attr-defined]
+        if config.seed == 1:  # type: ignore[attr-defined]
+            raise ValueError("odd")
+
+    monkeypatch.setattr(doctor, "doctor", sometimes)
+    assert main(["doctor", "seed=0,1,2", "-m"]) == 1
+    assert ran == [0, 1, 2]
+    said = capsys.readouterr().err
+    assert "1 of 3 cells failed" in said
+    assert "  seed=1: ValueError: odd" in said
+    states = sorted(json.loads(p.read_text())["state"] for p in output.glob("logs/doctor/*/*/*/status.json"))
+    assert states == ["done", "done", "failed"]
+
+
+def test_a_good_sweep_ends_with_zero(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "doctor", lambda config: (0.1, 0.2))
+    assert main(["doctor", "-m", "seed=0,1"]) == 0
+
+
+def test_a_flag_may_stand_between_overrides(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(doctor, "doctor", lambda config: seen.append((config.seed, config.threads)))
+    assert main(["doctor", "seed=0,1", "-m", "threads=1"]) == 0
+    assert seen == [(0, 1), (1, 1)]
+
+
+def test_the_exit_status_of_a_verb_is_kept(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(config: object) -> None:
+        raise SystemExit(7)
+
+    monkeypatch.setattr(doctor, "doctor", leave)
+    assert main(["doctor"]) == 7
+
+
+def test_a_lost_job_counts_as_failed(tmp_path: Path) -> None:
+    for name, state in (("0", "done"), ("1", "running")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").write_text(json.dumps({"state": state, "overrides": [f"seed={name}"]}))
+    wrong, jobs = failures(tmp_path)
+    assert jobs == 2
+    assert wrong == ["seed=1: lost: its process ended without a word"]
+
+
+def test_several_devices_cannot_be_swept(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every rank would run the whole sweep again."""
+    assert main(["doctor", "-m", "seed=0,1", "trainer.devices=2"]) == 1
+    assert "cannot be swept with -m" in capsys.readouterr().err
+
+
+def test_own_configuration_folder(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = output.parent / "mine"
+    (mine / "method").mkdir(parents=True)
+    (mine / "method" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_steps: 7\n")
+    assert main(["run", "--config-dir", str(mine), "method=mine", "--cfg", "job"]) == 0
+    assert "max_steps: 7" in capsys.readouterr().out
+    assert compose("run", "method=mine", config_dir=mine).trainer.max_steps == 7
+
+
+def test_a_typo_in_an_own_file_is_an_error(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Struct mode does not see it: a file may add keys. The schema does."""
+    mine = output.parent / "mine"
+    (mine / "method").mkdir(parents=True)
+    (mine / "method" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_stps: 7\n")
+    assert main(["doctor", "--config-dir", str(mine), "method=mine"]) == 2
+    assert "trainer.max_stps: no such key; did you mean trainer.max_steps?" in one_line(capsys)
+
+
+def test_it_works_as_a_module_from_any_folder(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "palp_lab", "run", "seed=11", "--cfg", "job"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": root, "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "seed: 11" in done.stdout
+
+
+def test_nearest() -> None:
+    keys = ["trainer.max_steps", "trainer.ema", "other.max_steps", "seed"]
+    assert nearest("max_stps", keys) == "; did you mean other.max_steps?"
+    assert nearest("trainr.max_steps", keys) == "; did you mean trainer.max_steps?"
+    assert nearest("trainer.zzz", keys).startswith("; there are: ")
+    assert nearest("x", []) == ""
+
+
+def test_cell_label_is_a_short_folder_name() -> None:
+    assert cell_label(3, ["method=palp", "dataset.seed=12"]) == "3_palp_seed=12"
+    label = cell_label(0, ['target="a sketch of {} in Paris/Rome"' * 5])
+    assert len(label) <= 80
+    assert not set(label) & set('/{}" ')
+
+
+def test_the_example_of_the_package() -> None:
+    """`from palp_lab import ...` as in a notebook."""
+    import palp_lab
+
+    config = palp_lab.compose("run", "method=palp", 'target="a sketch of {} in Paris"')
+    assert config.target == "a sketch of {} in Paris"
+    assert config.labels.method == "palp"
+    with pytest.raises(palp_lab.UserError, match="did you mean palp"):
+        palp_lab.compose("run", "method=plap")
+    with pytest.raises(AttributeError, match="there are"):
+        palp_lab.nothing_of_the_kind  # noqa: B018
+    for name in palp_lab.__all__:
+        assert getattr(palp_lab, name) is not None

@@ -1,0 +1,229 @@
+"""The configuration: every choice composes, every key is read, every number has a reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from palp_lab.build import ALLOWED, build, build_all, build_device, build_dtype, check_fit, locate
+from palp_lab.cli_help import VERBS, groups
+from palp_lab.composition import compose, conf_folder
+from palp_lab.schema import check
+from palp_lab.types import Capability, UserError
+
+CONF = conf_folder()
+PACKAGE = Path(__file__).parents[1] / "palp_lab"
+FILES = sorted(p for p in CONF.rglob("*.yaml"))
+PARTS = ("tokens", "edits", "losses")
+"""Groups whose files mirror the modules of the package of the same name."""
+
+BY_RUN = {
+    "model",
+    "dataset",
+    "tokens",
+    "edits",
+    "losses",
+    "optimizer",
+    "trainer",
+    "prompts",
+    "metrics",
+    "logger",
+    "method",
+    "debug",
+}
+"""Groups the main job chooses from."""
+
+
+def choices() -> list[tuple[str, str]]:
+    return [(group, choice) for group, names in groups(CONF).items() if group in BY_RUN for choice in names]
+
+
+def own_header(path: Path) -> str:
+    return path.read_text(encoding="utf-8")[:400]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_configuration_and_a_module(verb: str) -> None:
+    config = compose(verb)
+    assert config.verb == verb
+    assert (PACKAGE / f"{verb}.py").is_file()
+
+
+@pytest.mark.parametrize(("group", "choice"), choices())
+def test_every_choice_composes_and_every_key_is_read(group: str, choice: str) -> None:
+    value = f"[{choice}]" if group == "losses" else choice
+    config = compose("run", f"{group}={value}")
+    with open_dict(config):  # what only the user can give may be missing here
+        for key in OmegaConf.missing_keys(config):
+            OmegaConf.update(config, key, None)
+    check(config)
+
+
+@pytest.mark.parametrize("choice", groups(CONF).get("study", []))
+def test_every_study_composes(choice: str) -> None:
+    check(compose("run", f"study={choice}"))
+
+
+def test_the_paper_values_are_the_defaults() -> None:
+    """arXiv 2401.06105, appendix C."""
+    config = compose("run")
+    assert (config.trainer.max_steps, config.trainer.batch_size, config.optimizer.lr) == pytest.approx(
+        (500, 32, 5e-5)
+    ) or (CONF / "tuning" / "tiny_palp.yaml").is_file()
+
+
+def test_losses_are_a_list_of_words_and_each_lands_under_its_own_name() -> None:
+    config = compose("run", "losses=[reconstruction,prompt_alignment]")
+    assert list(config.losses) == ["reconstruction", "prompt_alignment"]
+    assert all("_target_" in node for node in config.losses.values())
+
+
+def test_no_package_line_makes_a_loss_vanish() -> None:
+    """With `# @package _group_._name_` the last loss of a list silently replaces the others."""
+    assert not [p for p in FILES if re.search(r"@package\s+_group_", own_header(p))]
+
+
+@pytest.mark.parametrize("group", PARTS)
+def test_a_part_has_one_file_here_and_one_module_there(group: str) -> None:
+    """conf/losses/ewc.yaml <-> palp_lab/losses/ewc.py; an alias names a module that has its own file too."""
+    modules = {p.stem for p in (PACKAGE / group).glob("*.py")} - {"__init__", "base"}
+    named = set()
+    for path in sorted((CONF / group).glob("*.yaml")):
+        targets = re.findall(r"_target_:\s*(\S+)", path.read_text(encoding="utf-8"))
+        if not targets:
+            assert "override" in path.read_text(encoding="utf-8") or "defaults" in path.read_text(encoding="utf-8"), (
+                path
+            )
+            continue
+        package, module = targets[0].split(".")[1:3]
+        assert package == group, f"{path}: {targets[0]}"
+        assert path.stem == module or module in {p.stem for p in (CONF / group).glob("*.yaml")}, f"{path}: {targets[0]}"
+        named.add(module)
+    assert named == {
+        m
+        for m in modules
+        if re.search(r"^class (?!Abstract)\w+\(Abstract", (PACKAGE / group / f"{m}.py").read_text(), re.M)
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONF)))
+def test_every_target_is_allowed_and_there(path: Path) -> None:
+    for target in re.findall(r"^\s*_target_:\s*(\S+)", path.read_text(encoding="utf-8"), re.M):
+        assert target.startswith(ALLOWED)
+        assert locate(target, path.stem) is not None
+
+
+NUMBERED = ("optimizer", "trainer", "losses", "edits", "tokens", "method", "tuning")
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent.name in NUMBERED or p.parent == CONF], ids=lambda p: str(p.relative_to(CONF))
+)
+def test_every_number_has_a_reason(path: Path) -> None:
+    """A line that sets a number cites its source or says it is ours, on the line or in the comment right above."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    bare = [
+        line
+        for above, line in zip(["", *lines], lines, strict=False)
+        if re.match(r"\s*\w+:\s*[\d.]+(e[-+]?\d+)?\s*(#|$)", line)
+        and "#" not in line
+        and not above.strip().startswith("#")
+    ]
+    assert not bare or (path.name == "base.yaml" and not bare), f"{path}: {bare}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "method"], ids=lambda p: p.stem)
+def test_a_recipe_is_global_and_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "@package _global_" in own_header(path)
+    assert "arXiv" in text
+    assert "palp-lab " in text, "the header shows the command"
+
+
+def unknown(config: DictConfig, key: str, value: Any) -> str:
+    with open_dict(config):
+        OmegaConf.update(config, key, value, force_add=True)
+    with pytest.raises(UserError) as caught:
+        check(config)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("trainer.max_stps", 3, "did you mean trainer.max_steps?"),
+        ("sed", 3, "did you mean seed?"),
+        ("losses.reconstruction.wieght", 3, "did you mean losses.reconstruction.weight?"),
+        ("edits.rnak", 3, "did you mean edits.rank?"),
+        ("log.evry", 3, "did you mean log.every?"),
+        ("trainer.batch_size", "large", "trainer.batch_size='large': must be a whole number"),
+        ("dry_run", 1, "must be true or false"),
+        ("trainer.max_steps", None, "must be a whole number"),
+        ("checkpoints", 5, "must be a list"),
+        ("generate", 5, "generate is a group of keys"),
+    ],
+)
+def test_a_wrong_key_or_kind_is_named_with_the_nearest(key: str, value: Any, said: str) -> None:
+    assert said in unknown(compose("run"), key, value)
+
+
+def test_a_value_that_must_be_given_is_named() -> None:
+    config = compose("run")
+    OmegaConf.update(config, "dataset.seed", "???")
+    with pytest.raises(UserError, match=r"dataset\.seed has no value: add dataset\.seed="):
+        check(config)
+
+
+def test_a_null_switches_off_what_may_be_null() -> None:
+    check(compose("run", "trainer.gradient_clip=2", "trainer.ema=0.99"))
+    check(compose("run", "target=null"))
+
+
+def test_only_allowed_targets_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = OmegaConf.create({"_target_": "os.getcwd"})
+    with pytest.raises(UserError, match=r"edits\._target_=os\.getcwd: only palp_lab\.\* may be built"):
+        build(evil, "edits")
+    inner = OmegaConf.create({"_target_": "palp_lab.doctor.Finding", "subject": {"_target_": "os.getcwd"}, "found": ""})
+    with pytest.raises(UserError, match=r"edits\.subject\._target_"):
+        build(inner, "edits")
+    monkeypatch.setenv("PALP_LAB_TARGETS", "pathlib")
+    assert build(OmegaConf.create({"_target_": "pathlib.PurePath"}), "x").name == ""
+
+
+def test_build_passes_objects_and_explains_wrong_keys() -> None:
+    node = OmegaConf.create({"_target_": "palp_lab.doctor.Finding", "subject": "disk"})
+    assert build(node, "x", found=node).found == node
+    with pytest.raises(UserError, match=r"^x: .*'found'"):
+        build(node, "x")
+    with pytest.raises(UserError, match=r"x\._target_=palp_lab\.doctor\.Nothing: palp_lab\.doctor has no Nothing"):
+        build(OmegaConf.create({"_target_": "palp_lab.doctor.Nothing"}), "x")
+    with pytest.raises(UserError, match=r"there is no module palp_lab\.nowhere"):
+        build(OmegaConf.create({"_target_": "palp_lab.nowhere.Nothing"}), "x")
+
+
+def test_build_lets_a_user_error_through() -> None:
+    with pytest.raises(UserError, match="must be auto, cpu, cuda or mps"):
+        build(OmegaConf.create({"_target_": "palp_lab.build.build_device", "name": "toaster"}), "x")
+
+
+def test_build_all_keeps_the_order_and_drops_nulls() -> None:
+    node = {"_target_": "palp_lab.doctor.Finding", "subject": "s", "found": "f"}
+    assert list(build_all(OmegaConf.create({"b": node, "c": None, "a": node}), "losses")) == ["b", "a"]
+
+
+def test_a_recipe_must_fit_the_model() -> None:
+    check_fit({Capability.CROSS_ATTENTION}, {"edits": {Capability.CROSS_ATTENTION}, "tokens": set()})
+    with pytest.raises(UserError, match="tokens needs per_site_text, which the tiny model does not provide"):
+        check_fit({Capability.CROSS_ATTENTION}, {"tokens": {Capability.PER_SITE_TEXT}}, "the tiny model")
+
+
+def test_device_and_dtype_names() -> None:
+    assert build_device("cpu").type == "cpu"
+    assert build_device("auto").type in {"cpu", "cuda", "mps"}
+    assert str(build_dtype("bfloat16")) == "torch.bfloat16"
+    with pytest.raises(UserError, match="dtype=half: must be float32"):
+        build_dtype("half")
