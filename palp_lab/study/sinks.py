@@ -83,11 +83,11 @@ def send_pictures(run: Any, rows: Sequence[Mapping[str, Any]], limit: int = 64) 
 
     if not rows:
         return
-    columns = list(dict.fromkeys(name for row in rows for name in row if name != "image"))
+    columns: list[Any] = list(dict.fromkeys(name for row in rows for name in row if name != "image"))
     table = wandb.Table(columns=["image", *columns])
     for row in rows:
         table.add_data(wandb.Image(str(row["image"])), *(row.get(name) for name in columns))
-    panels = [
+    panels: list[Any] = [
         wandb.Image(str(row["image"]), caption=f"{row.get('prompt')} (seed {row.get('seed')})") for row in rows[:limit]
     ]
     run.log({"pictures": table, "samples": panels, STEP: max(int(row.get("step") or 0) for row in rows)})
@@ -109,7 +109,7 @@ def send_report(run: Any, folder: Path, front: Sequence[Mapping[str, Any]]) -> N
     if page.exists():
         logged["report"] = wandb.Html(page.read_text(encoding="utf-8"), inject=False)
     if front:
-        columns = list(dict.fromkeys(name for row in front for name in row))
+        columns: list[Any] = list(dict.fromkeys(name for row in front for name in row))
         logged["front_table"] = wandb.Table(
             columns=columns, data=[[row.get(name) for name in columns] for row in front]
         )
