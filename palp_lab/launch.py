@@ -109,8 +109,8 @@ def _call(verb: str, config: DictConfig, swept: bool) -> Any:
 
     if swept and config.trainer.devices != 1:
         raise UserError(
-            f"trainer.devices={config.trainer.devices} cannot be swept with -m: "
-            "each process would run the whole sweep; take trainer.devices=1 and hydra/launcher=joblib or submitit_slurm, or one command per cell"
+            f"trainer.devices={config.trainer.devices} cannot be swept with -m: every rank would sweep again; "
+            "take trainer.devices=1 and hydra/launcher=joblib or submitit_slurm, or one command per cell"
         )
     check(config, constructors=verb != "doctor")
     if verb != "doctor":
