@@ -1,88 +1,53 @@
-"""The log of a training: every row on disk at once, whole after a restart."""
+"""Lightning logs into the run it is given, and into no other."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn, optim, tensor
 
-from palp_lab.engine.loggers import CsvLog, build_loggers, read_log
+from palp_lab.engine.loggers import build_loggers
+from palp_lab.study.sinks import STEP, Project, open_run
+from tests.study.wandb_records import read_offline
 
 
-def test_rows_are_on_disk_at_once_and_columns_may_come_later(tmp_path: Path) -> None:
-    log = CsvLog(tmp_path / "log.csv")
-    log.log_metrics({"total": 1.5, "epoch": 0}, step=0)
-    log.log_metrics({"total": 1.25}, step=10)
-    assert read_log(tmp_path / "log.csv") == {0: {"total": 1.5}, 10: {"total": 1.25}}
-    log.log_metrics({"total": 1.0, "cosine": -0.5}, step=20)
-    log.log_metrics({"seconds": 3.0}, step=20)
-    assert (tmp_path / "log.csv").read_text() == (
-        "step,total,cosine,seconds\n0,1.5,,\n10,1.25,,\n20,1.0,-0.5,3.0\n"
+class Line(LightningModule):
+    """One number that shrinks by a known factor per step."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(tensor(start))
+
+    def training_step(self, batch, index):  # type: ignore[no-untyped-def]
+        loss = (self.slope**2).sum()
+        self.log("total", loss)
+        return loss
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        return optim.SGD(self.parameters(), 0.1)
+
+
+def fit(start: float, loggers: list) -> None:
+    trainer = Trainer(
+        max_steps=3, log_every_n_steps=1, logger=loggers or False, accelerator="cpu",
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
+    trainer.fit(Line(start), [[0]] * 3)
 
 
-def test_a_continued_run_measures_its_rows_once(tmp_path: Path) -> None:
-    first = CsvLog(tmp_path / "log.csv")
-    for step in (0, 10, 20, 30):
-        first.log_metrics({"total": float(step)}, step=step)
-    second = CsvLog(tmp_path / "log.csv")
-    second.log_metrics({"total": -20.0}, step=20)
-    assert read_log(tmp_path / "log.csv") == {0: {"total": 0.0}, 10: {"total": 10.0}, 20: {"total": -20.0}}
-
-
-def test_half_a_row_is_no_row(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    path.write_text("step,total\n0,1.5\n10,1.")
-    assert read_log(path) == {0: {"total": 1.5}}
-    CsvLog(path).log_metrics({"total": 1.25}, step=10)
-    assert read_log(path) == {0: {"total": 1.5}, 10: {"total": 1.25}}
-
-
-def test_a_killed_process_keeps_its_rows(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from palp_lab.engine.loggers import CsvLog; log = CsvLog(sys.argv[1])\n"
-        "for step in range(20): log.log_metrics({'total': 1.0 / (step + 1)}, step=step)\n"
-        "os.kill(os.getpid(), 9)"
-    )
-    process = subprocess.run([sys.executable, "-c", code, str(tmp_path / "log.csv")], env=os.environ)
-    assert process.returncode == -9
-    rows = read_log(tmp_path / "log.csv")
-    assert rows == {step: {"total": 1.0 / (step + 1)} for step in range(20)}
-
-
-def test_a_trainer_logs_to_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.pytorch import LightningModule, Trainer
-    from torch import nn, optim, tensor
-
-    from palp_lab.study.sinks import STEP, Project, open_run
-    from tests.study.wandb_records import read_offline
-
-    class Line(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.slope = nn.Parameter(tensor(2.0))
-
-        def training_step(self, batch, index):  # type: ignore[no-untyped-def]
-            loss = (self.slope**2).sum()
-            self.log("total", loss)
-            return loss
-
-        def configure_optimizers(self):  # type: ignore[no-untyped-def]
-            return optim.SGD(self.parameters(), 0.1)
-
+def test_trainings_of_one_process_log_into_their_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb-home"))
-    with open_run(Project("p", mode="offline"), "abc", "line", "run", {}, tmp_path / "w") as run:
-        trainer = Trainer(
-            max_steps=3, log_every_n_steps=1, logger=build_loggers(tmp_path, run), accelerator="cpu",
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
-        trainer.fit(Line(), [[0]] * 3)
-    rows = read_log(tmp_path / "log.csv")
-    [offline] = read_offline(tmp_path / "w")
-    sent = {row[STEP]: row["total"] for row in offline.history if "total" in row}
-    assert len(rows) == 3
-    assert sent == pytest.approx({step: row["total"] for step, row in rows.items()})
+    for start in (1.0, 2.0):
+        with open_run(Project("p", mode="offline"), f"line{start:g}", "line", "run", {}, tmp_path / "w") as run:
+            fit(start, build_loggers(run))
+    for offline, start in zip(read_offline(tmp_path / "w"), (1.0, 2.0), strict=True):
+        assert offline.run.run_id == f"line{start:g}"
+        sent = {row[STEP]: row["total"] for row in offline.history if "total" in row}
+        assert sent == pytest.approx({step: start**2 * 0.64**step for step in range(3)})
+
+
+def test_without_a_run_there_is_no_logger() -> None:
+    assert build_loggers() == []
