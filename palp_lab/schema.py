@@ -137,7 +137,14 @@ def _compare_constructor(path: str, node: dict[str, Any]) -> None:
         if key not in RESERVED and key not in parameters:
             takes = [f"{path}.{name}" for name in parameters if name != "self"]
             raise UserError(f"{path}.{key}: {node['_target_']} takes no such key{nearest(f'{path}.{key}', takes)}")
-        if isinstance(value, (dict, list)):
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, dict) and "_target_" in item:
-                    _compare_constructor(f"{path}.{key}", item)
+        _compare_inside(f"{path}.{key}", value)
+
+
+def _compare_inside(path: str, value: Any) -> None:
+    """Finds the nodes with a `_target_` in what a constructor is given, however deep."""
+    if isinstance(value, dict) and "_target_" in value:
+        _compare_constructor(path, value)
+    elif isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, item in items:
+            _compare_inside(f"{path}.{name}", item)
