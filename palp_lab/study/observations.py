@@ -40,7 +40,7 @@ def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.Da
                     "target": record.target,
                     "own_target": record.own_target,
                     "step": record.step,
-                    "knobs": _frozen(record.knobs),
+                    "knobs": frozen(record.knobs),
                     **_measured(record.metrics),
                 }
             )
@@ -119,7 +119,8 @@ def _framed(rows: list[dict[str, object]], keys: Sequence[str]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(metrics, float))[[*keys, *metrics]]
 
 
-def _frozen(knobs: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+def frozen(knobs: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+    """A setting of the knobs as something that can be counted and compared."""
     return tuple(sorted(knobs.items()))
 
 

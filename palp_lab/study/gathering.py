@@ -1,0 +1,151 @@
+"""Which pictures go where: rows of the contact sheet, rows of the strip, and logs of the trainings."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from palp_lab.study.contact_sheet import Block, Row
+from palp_lab.study.fields import parse, read_text
+from palp_lab.study.observations import frozen
+from palp_lab.study.palette import BOUND_WORDS, styles, words
+from palp_lab.study.progress_figure import Log
+from palp_lab.study.result import Record, Result
+
+STRIP_ORDER = ("base", "ti_db", "palp")
+
+
+def sheet_prompts(results: Sequence[Result], most: int = 4) -> list[str]:
+    """The columns: prompts that some adapter was tuned for, else the first with a slot, as the records order them."""
+    own = dict.fromkeys(r.prompt for result in results for r in result.records if r.own_target)
+    every = dict.fromkeys(r.prompt for result in results for r in result.records if "{}" in r.prompt)
+    return list(own or every)[:most]
+
+
+def sheet_blocks(results: Sequence[Result], prompts: Sequence[str], concepts: int = 3) -> list[Block]:
+    """A block per concept: base with the class word, each method at its last step (own target where there is one,
+    lowest seed), base with the description, true renders. Concepts and rows without any picture are left out."""
+    pictured = [result for result in results if result.folder is not None]
+    looks = styles(str(result.axes["method"]) for result in results)
+    blocks = []
+    for concept in sorted({str(result.axes["concept"]) for result in pictured}):
+        cells = [result for result in pictured if result.axes["concept"] == concept]
+        rows = [_bound_row(cells, "class_word", prompts)]
+        for method in looks:
+            mine = [cell for cell in cells if cell.axes["method"] == method]
+            rows.append(_method_row(mine, method, prompts, looks[method].colour))
+        rows += [_bound_row(cells, name, prompts) for name in ("described", "true_renders")]
+        kept = tuple(row for row in rows if any(row.pictures))
+        if kept:
+            blocks.append(Block(concept, _bound_pictures(cells, "training_photos", None), kept))
+    return blocks[:concepts]
+
+
+def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Path], str]], str] | None:
+    """Rows for the strip, from the first concept whose folders hold a strip.json (or strip/strip.json); None without.
+
+    `strip.json`: {"caption": words, "pictures": {method: {step: path relative to strip.json's folder}}}.
+    """
+    for concept in sorted({str(result.axes["concept"]) for result in results}):
+        found: dict[str, dict[int, Path]] = {}
+        caption = ""
+        for result in results:
+            if result.folder is None or result.axes["concept"] != concept:
+                continue
+            for place in (result.folder / "strip.json", result.folder / "strip" / "strip.json"):
+                if place.exists():
+                    caption = _read_strip(place, found) or caption
+        if found:
+            order = sorted(found, key=lambda m: (STRIP_ORDER.index(m) if m in STRIP_ORDER else len(STRIP_ORDER), m))
+            looks = styles(method for method in order if method != "base")
+            rows = [
+                (words(m) if m != "base" else "base model", found[m], looks[m].colour if m in looks else "#4d4d4d")
+                for m in order
+            ]
+            return rows, caption
+    return None
+
+
+def training_logs(results: Sequence[Result]) -> dict[str, list[Log]]:
+    """The training logs per method: inline columns, or the CSV file that `training_log.csv` names."""
+    logs: dict[str, list[Log]] = {}
+    for result in results:
+        said = result.training_log or {}
+        log = said.get("columns")
+        if log is None and said.get("csv") and result.folder is not None:
+            path = result.folder / str(said["csv"])
+            log = read_log(path) if path.exists() else None
+        if log:
+            logs.setdefault(str(result.axes["method"]), []).append(log)
+    return logs
+
+
+def read_log(path: Path) -> Log:
+    """The columns of a CSV of numbers; an empty field is None."""
+    rows = list(csv.reader(io.StringIO(read_text(path))))
+    if not rows:
+        return {}
+    return {name: [_float(row[i]) if i < len(row) else None for row in rows[1:]] for i, name in enumerate(rows[0])}
+
+
+def _method_row(cells: Sequence[Result], method: str, prompts: Sequence[str], accent: str) -> Row:
+    usual = Counter(frozen(record.knobs) for cell in cells for record in cell.records).most_common(1)
+    last = max((record.step for cell in cells for record in cell.records), default=0)
+    pictures = []
+    for prompt in prompts:
+        choices = [
+            (not record.own_target, str(cell.axes["train_seed"]).rjust(9), str(cell.axes["target"]), cell, record)
+            for cell in cells
+            for record in cell.records
+            if record.prompt == prompt and record.step == last and frozen(record.knobs) == usual[0][0]
+        ]
+        chosen = min(choices, key=lambda choice: choice[:3], default=None)
+        pictures.append(_paths(chosen[3], chosen[4].images) if chosen else ())
+    tuned = any(_own(cell.records) for cell in cells)
+    note = f"step {last}" + (", tuned for each prompt" if tuned else "")
+    return Row(words(method), note, tuple(pictures), accent)
+
+
+def _own(records: Sequence[Record]) -> bool:
+    return any(record.own_target for record in records)
+
+
+def _bound_row(cells: Sequence[Result], name: str, prompts: Sequence[str]) -> Row:
+    note = {"class_word": "untuned model", "described": "untuned model, full description"}.get(name, "ground truth")
+    return Row(BOUND_WORDS[name], note, tuple(_bound_pictures(cells, name, prompt) for prompt in prompts))
+
+
+def _bound_pictures(cells: Sequence[Result], name: str, prompt: str | None) -> tuple[Path, ...]:
+    """Pictures of a bound for one prompt, or for any prompt (None)."""
+    for cell in cells:
+        for bound in cell.bounds:
+            if bound.name == name and bound.images and (prompt is None or bound.prompt == prompt):
+                return _paths(cell, bound.images)
+    return ()
+
+
+def _paths(cell: Result, images: Sequence[str]) -> tuple[Path, ...]:
+    assert cell.folder is not None
+    return tuple(cell.folder / image for image in images)
+
+
+def _read_strip(path: Path, found: dict[str, dict[int, Path]]) -> str:
+    fields = parse(read_text(path), str(path))
+    pictures = fields.child("pictures")
+    for method in pictures.values:
+        steps = pictures.child(method)
+        for step in steps.values:
+            if not step.isdigit():
+                steps.fail(step, "must be a training step, a whole number")
+            found.setdefault(method, {}).setdefault(int(step), path.parent / steps.text(step))
+    return fields.text("caption")
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

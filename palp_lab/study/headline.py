@@ -1,0 +1,91 @@
+"""The answer in words, computed from the numbers; where the interval holds 0 the words say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from palp_lab.study.directions import higher_is_better, label_of
+from palp_lab.study.palette import words
+from palp_lab.study.rendering import number, p_value, range_of
+from palp_lab.study.statistics import Comparison
+
+
+@dataclass(frozen=True)
+class Headline:
+    """`verdict` in a few words, then sentences with the numbers behind it."""
+
+    verdict: str
+    sentences: tuple[str, ...]
+
+
+def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
+    """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
+
+    The last common step decides between gaining and paying; the comparison at equal `x` decides whether the challenger
+    is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`.
+    """
+    at_steps = [one for one in comparisons if one.at.startswith("step")]
+    last = {one.metric: one for one in at_steps}  # the later step wins
+    level = next((one for one in comparisons if one.at == f"equal {x}" and one.metric == y), None)
+    if not comparisons or y not in last:
+        return Headline("No paired comparison", ("The two methods have no concept, prompt and seed in common yet.",))
+    text, image = last[y], last.get(x)
+    names = (words(text.challenger), words(text.baseline))
+    sentences = [_sentence(one) for one in (text, image, level) if one is not None]
+    sentences += _caveats(text, level)
+    return Headline(_verdict(names, text, image, level), tuple(sentences))
+
+
+def _verdict(names: tuple[str, str], text: Comparison, image: Comparison | None, level: Comparison | None) -> str:
+    who, rival = names
+    y = label_of(text.metric)
+    gain = _sign(text)
+    cost = _sign(image) if image is not None else 0
+    ahead = _sign(level) if level is not None else None
+    x = label_of(image.metric) if image is not None else "the subject"
+    if ahead is not None and ahead > 0:
+        paid = f", though at equal steps it pays in {x}" if cost < 0 else f", and {x} at equal steps is not lower"
+        return f"Yes: at equal {x}, {who} has better {y} than {rival}{paid}."
+    if ahead is not None and ahead < 0:
+        return f"No: at equal {x}, {who} has worse {y} than {rival}."
+    if gain > 0 and cost < 0:
+        return f"A trade: {who} gains {y} over {rival} and pays in {x}; at equal {x} the two are not separated."
+    if gain > 0:
+        return f"Partly: at equal steps {who} has better {y} than {rival}; at equal {x} the two are not separated."
+    if gain < 0:
+        return f"No: at equal steps {who} has worse {y} than {rival}."
+    return f"Not separated: these results cannot tell {who} from {rival} in {y}."
+
+
+def _sign(one: Comparison) -> int:
+    """1 where the challenger is better beyond its interval, -1 where worse, 0 where the interval holds 0."""
+    if one.difference.holds_zero:
+        return 0
+    up = 1 if one.difference.mean > 0 else -1
+    return up if higher_is_better(one.metric) is not False else -up
+
+
+def _sentence(one: Comparison) -> str:
+    d = one.difference
+    where = f"At {one.at.replace('step ', 'equal steps (')})" if one.at.startswith("step") else f"At {one.at}"
+    change = f"is {number(abs(d.mean))} {'higher' if d.mean > 0 else 'lower'} than that of {words(one.baseline)}"
+    interval = f"95 % interval {range_of(d, signed=True)}" if d.low is not None else "too few pairs for an interval"
+    zero = "; the interval holds 0, so no difference is shown" if d.low is not None and d.holds_zero else ""
+    pairs = f"{one.pairs} pairs from {d.concepts} concept{'s' if d.concepts != 1 else ''}"
+    if one.at.startswith("equal"):
+        pairs = f"{one.pairs} of {one.possible} pairs overlap, {d.concepts} concept{'s' if d.concepts != 1 else ''}"
+    return f"{where}, {label_of(one.metric)} of {words(one.challenger)} {change} ({interval}; {pairs}){zero}."
+
+
+def _caveats(text: Comparison, level: Comparison | None) -> list[str]:
+    found = []
+    concepts = text.difference.concepts
+    if concepts == 1:
+        found.append("One concept only: the interval speaks of its prompts and seeds, not of other subjects.")
+    elif text.p_concepts is not None:
+        reach = f"with {concepts} concepts it cannot fall below {p_value(text.p_floor)}"
+        found.append(f"Taking each concept as one observation, the exact p is {p_value(text.p_concepts)} ({reach}).")
+    if level is None:
+        found.append("At no pair do the two curves reach a common identity, so they cannot be compared there.")
+    return found

@@ -1,0 +1,139 @@
+"""Figures over training: metrics against exposure, and what the losses did to the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from palp_lab.study.directions import label_of
+from palp_lab.study.figure import new_figure
+from palp_lab.study.intervals import intervals_of
+from palp_lab.study.observations import at_usual_knobs
+from palp_lab.study.palette import MUTED, styles, words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Plane
+    from matplotlib.figure import Figure
+
+Log = Mapping[str, Sequence[float | None]]
+DASHES = ("-", "--", ":", "-.")
+
+
+def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int = 500, seed: int = 0) -> Figure:
+    """One plane per metric, a line per series over training steps with its 95 % band.
+
+    Series that differ in an axis only ("ti_db · shots 1", "ti_db · shots 3") share the method's colour, not the dashes.
+    """
+    rows = at_usual_knobs(frame)
+    names = sorted(rows["series"].unique())
+    looks = styles(name.split(" · ")[0] for name in names)
+    figure, planes = new_figure(4.6 * len(metrics), 3.7, len(metrics))
+    for plane, metric in zip(planes, metrics, strict=True):
+        for name in names:
+            method = name.split(" · ")[0]
+            siblings = [other for other in names if other.split(" · ")[0] == method]
+            _draw_line(
+                plane, rows[rows["series"] == name], metric, words(name), looks[method].colour, looks[method].mark,
+                DASHES[siblings.index(name) % len(DASHES)], resamples, seed,
+            )  # fmt: skip
+        plane.set_title(label_of(metric), loc="left", fontsize=12, weight="bold")
+        plane.set_xlabel("training steps")
+    handles, labels = planes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, max(1, len(labels))), frameon=False)
+    return figure
+
+
+def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
+    """Losses, gradient norms and the cosine between the losses' gradients, from the logs of each method's runs.
+
+    Thin lines are runs, thick lines their running mean. Columns are told by their names: those with "cosine", those
+    with "grad", and those with "loss" or "raw". None where no log has any of them.
+    """
+    kinds = [kind for kind in KINDS if any(_columns(log, kind) for runs in logs.values() for log in runs)]
+    if not kinds:
+        return None
+    looks = styles(logs)
+    figure, planes = new_figure(5.0 * len(kinds), 3.7, len(kinds))
+    for plane, kind in zip(planes, kinds, strict=True):
+        title, logarithmic = KINDS[kind]
+        for method, runs in logs.items():
+            columns = sorted({name for log in runs for name in _columns(log, kind)})
+            for column, dash in zip(columns, DASHES * len(columns), strict=False):
+                _draw_runs(plane, runs, column, looks[method].colour, dash, f"{words(method)}: {_short(column)}")
+        plane.set_title(title, loc="left", fontsize=12, weight="bold")
+        plane.set_xlabel("training steps")
+        if logarithmic:
+            plane.set_yscale("log")
+        else:
+            plane.axhline(0, color=MUTED, lw=0.8)
+        plane.legend(frameon=False, fontsize=7.5)
+    return figure
+
+
+KINDS = {
+    "loss": ("loss", True),
+    "gradient": ("norm of the gradient", True),
+    "cosine": ("cosine between gradients", False),
+}
+"""Plane -> its title, and whether its axis is logarithmic."""
+
+
+def kind_of(column: str) -> str | None:
+    """Which plane a column of a training log belongs to."""
+    name = column.lower()
+    if "cosine" in name:
+        return "cosine"
+    if "grad" in name:
+        return "gradient"
+    return "loss" if "raw" in name or "loss" in name.split("/")[-1] else None
+
+
+def _columns(log: Log, kind: str) -> list[str]:
+    return [name for name, values in log.items() if kind_of(name) == kind and any(v is not None for v in values)]
+
+
+def _short(column: str) -> str:
+    drop = {"raw", "loss", "losses", "train", "cosine", "gradient_norm", "grad_norm", "gradient"}
+    parts = [part for part in column.split("/") if part.lower() not in drop]
+    return " ".join(parts or [column]).replace("_", " ")
+
+
+def _draw_runs(plane: Plane, runs: Sequence[Log], column: str, colour: str, dash: str, label: str) -> None:
+    lines = []
+    for log in runs:
+        pairs = [(s, v) for s, v in zip(log.get("step", ()), log.get(column, ()), strict=False) if None not in (s, v)]
+        if pairs:
+            lines.append(pd.Series(dict(pairs), dtype=float).sort_index())
+    for line in lines[:12]:
+        plane.plot(line.index, line, color=colour, lw=0.6, alpha=0.25)
+    if lines:
+        mean = pd.concat(lines, axis=1).mean(axis=1).sort_index()
+        smooth = mean.rolling(max(1, len(mean) // 20), min_periods=1, center=True).mean()
+        plane.plot(smooth.index, smooth, color=colour, ls=dash, lw=2, label=label)
+
+
+def _draw_line(
+    plane: Plane,
+    rows: pd.DataFrame,
+    metric: str,
+    label: str,
+    colour: str,
+    mark: str,
+    dash: str,
+    resamples: int,
+    seed: int,
+) -> None:
+    steps, means, lows, highs = [], [], [], []
+    for step, at_step in rows.groupby("step", sort=True):
+        found = intervals_of(at_step, [metric], resamples, seed)
+        if found is not None:
+            steps.append(float(str(step)))
+            means.append(found[0].mean)
+            lows.append(np.nan if found[0].low is None else found[0].low)
+            highs.append(np.nan if found[0].high is None else found[0].high)
+    if steps:
+        plane.fill_between(steps, lows, highs, color=colour, alpha=0.13, lw=0)
+        plane.plot(steps, means, color=colour, ls=dash, marker=mark, ms=6, mec="white", lw=2, label=label)

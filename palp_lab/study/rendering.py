@@ -1,0 +1,130 @@
+"""Tables as Markdown, LaTeX (booktabs), CSV, and as cells for the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from palp_lab.study.intervals import Interval
+from palp_lab.study.table import Cell, Table
+
+MISSING = "–"
+"""What a reader sees where nothing was measured; files for machines leave the field empty."""
+
+
+def number(value: float, signed: bool = False) -> str:
+    """Three decimals for small numbers, fewer for large ones, thousands apart."""
+    sign = "+" if signed else ""
+    if abs(value) >= 1000:
+        return f"{value:{sign},.0f}"
+    if abs(value) >= 10:
+        return f"{value:{sign}.1f}"
+    return f"{value:{sign}.3f}"
+
+
+def p_value(value: float) -> str:
+    """A p as papers print it."""
+    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") or "0"
+
+
+def range_of(interval: Interval, signed: bool = False) -> str:
+    """The interval in brackets, or nothing where there is none."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"[{number(interval.low, signed)}, {number(interval.high, signed)}]"
+
+
+def plain(table: Table, row: Sequence[Cell], column: int) -> tuple[str, str, bool]:
+    """A cell as (mean or text, interval in brackets, whether it is the best of its column)."""
+    cell = row[column]
+    if cell is None:
+        return MISSING, "", False
+    if isinstance(cell, Interval):
+        signed = table.name == "comparison"
+        return number(cell.mean, signed), range_of(cell, signed), cell.mean == table.best(column)
+    if isinstance(cell, float):
+        return (p_value(cell) if table.columns[column].startswith("p (") else number(cell)), "", False
+    return (f"{cell:,}" if isinstance(cell, int) else cell), "", False
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Tables for a README; the best mean of each ranked column is bold."""
+    parts = []
+    for table in tables:
+        right = ["---" if i == 0 else "---:" for i in range(len(table.columns))]
+        lines = [f"**{table.caption}**", "", _pipes(table.columns), "|" + "|".join(right) + "|"]
+        for row in table.rows:
+            cells = []
+            for column in range(len(row)):
+                mean, interval, best = plain(table, row, column)
+                cells.append(" ".join(filter(None, (f"**{mean}**" if best else mean, interval))))
+            lines.append(_pipes(cells))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """Tables for a paper: needs \\usepackage{booktabs}."""
+    parts = []
+    for table in tables:
+        lines = [
+            r"\begin{table}[t]",
+            r"\centering\small",
+            rf"\caption{{{_tex(table.caption)}}}",
+            rf"\label{{tab:{table.name.replace('_', '-')}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+            r"\toprule",
+            " & ".join(_tex(column) for column in table.columns) + r" \\",
+            r"\midrule",
+        ]
+        for row in table.rows:
+            cells = []
+            for column in range(len(row)):
+                mean, interval, best = plain(table, row, column)
+                text = _tex(mean) if mean != MISSING else "--"
+                text = rf"\textbf{{{text}}}" if best else text
+                cells.append(text + (rf" {{\scriptsize {_tex(interval)}}}" if interval else ""))
+            lines.append(" & ".join(cells) + r" \\")
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
+    return "% needs \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
+
+
+def tidy_csv(tables: Sequence[Table]) -> str:
+    """All numbers, one per line and unrounded: table, row, column, value, low, high, n, concepts."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["table", "row", "column", "value", "low", "high", "n", "concepts"])
+    for table in tables:
+        keys = _text_columns(table)
+        for row in table.rows:
+            name = " | ".join(str(row[i]) for i in keys)
+            for column, cell in enumerate(row):
+                if column in keys:
+                    continue
+                if isinstance(cell, Interval):
+                    values: list[Cell] = [cell.mean, cell.low, cell.high, cell.n, cell.concepts]
+                else:
+                    values = [cell, None, None, None, None]
+                writer.writerow([table.name, name, table.columns[column], *("" if v is None else v for v in values)])
+    return stream.getvalue()
+
+
+def _text_columns(table: Table) -> list[int]:
+    """The columns that name the row: the first, and those that hold words in every row."""
+    return [i for i in range(len(table.columns)) if i == 0 or all(isinstance(row[i], str) for row in table.rows)]
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "×": r"$\times$", "<": r"$<$", ">": r"$>$", "·": r"$\cdot$",
+    "–": "--",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(letter, letter) for letter in text)

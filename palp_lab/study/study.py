@@ -1,0 +1,148 @@
+"""A study: results in, and out of them curves, front, hypervolume, intervals, paired tests, tables and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from palp_lab.study.curves import Anchor, Curve, anchors, curves_over_knobs, curves_over_steps, reference_point
+from palp_lab.study.directions import higher_is_better, known_metrics
+from palp_lab.study.headline import Headline, headline
+from palp_lab.study.intervals import RESAMPLES
+from palp_lab.study.observations import bound_observations, observations, require_metric, scoped, target_prompts
+from palp_lab.study.pareto import directions_for
+from palp_lab.study.result import Result
+from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread
+from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step
+from palp_lab.study.table import Table
+from palp_lab.study.tables import (
+    bounds_table,
+    cost_table,
+    methods_table,
+    prompts_table,
+    shown_metrics,
+    transfer_table,
+)
+from palp_lab.types import UserError
+
+CLAIM = ("ti_db", "palp")
+"""What is compared where nothing else is asked for: PALP against its own baseline (arXiv 2401.06105, Table 2)."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the results: the plane, who is compared with whom, on which prompts, with how many resamples.
+
+    `reference` is the corner of the hypervolume; None takes it from the bounds (see `curves.reference_point`).
+    """
+
+    x: str = "identity"
+    y: str = "text_alignment"
+    compare: tuple[str, str] | None = None
+    scope: str = "own"
+    series: tuple[str, ...] = ()
+    reference: tuple[float, float] | None = None
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report shows, as numbers. `frame` holds all records, `scope` those of the question's scope."""
+
+    question: Question
+    results: tuple[Result, ...]
+    frame: pd.DataFrame
+    scope: pd.DataFrame
+    bounds: pd.DataFrame
+    curves: tuple[Curve, ...]
+    knob_curves: tuple[Curve, ...]
+    anchors: tuple[Anchor, ...]
+    reference: tuple[float, float]
+    comparisons: tuple[Comparison, ...]
+    headline: Headline
+    tables: tuple[Table, ...]
+    sizings: tuple[Sizing, ...]
+    last_step: int
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        return self.question.x, self.question.y
+
+
+def study_of(results: Sequence[Result], question: Question) -> Study:
+    """Answer the question from the results. Raises UserError for no results, or a metric that nobody measured."""
+    if not any(result.records for result in results):
+        raise UserError("no results with records were found; run some cells first, or point results=[...] at them")
+    frame, bounds = observations(results, question.series), bound_observations(results)
+    axes = (require_metric(frame, question.x), require_metric(frame, question.y))
+    directions_for(axes)
+    scope = scoped(frame, question.scope)
+    how = (question.resamples, question.seed)
+    prompts = target_prompts(frame) if question.scope == "own" else None
+    found = anchors(bounds, axes, prompts or None, *how)
+    reference = question.reference or reference_point(found, axes)
+    curves = curves_over_steps(scope, axes, reference, *how)
+    comparisons = _comparisons(scope, question)
+    metrics = shown_metrics(frame)
+    optional = (transfer_table(frame, metrics, *how), bounds_table(bounds, metrics, *how))
+    tables = (
+        methods_table(frame, metrics, question.scope, *how),
+        *(prompts_table(frame, axis, *how) for axis in (question.y, question.x)),
+        *(table for table in optional if table is not None),
+        cost_table(results, curves),
+    )
+    return Study(
+        question,
+        tuple(results),
+        frame,
+        scope,
+        bounds,
+        tuple(curves),
+        tuple(curves_over_knobs(scope, axes, *how)),
+        tuple(found),
+        reference,
+        tuple(comparisons),
+        headline(comparisons, *axes),
+        tables,
+        tuple(_sizings(scope, comparisons, question)),
+        int(scope["step"].max()),
+    )
+
+
+def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
+    """Who is compared: what was asked for, else PALP and its baseline where both are there."""
+    names = set(frame["series"])
+    if question.compare is not None:
+        return question.compare
+    return CLAIM if set(CLAIM) <= names else None
+
+
+def _comparisons(scope: pd.DataFrame, question: Question) -> list[Comparison]:
+    """Both axes at every common step; at the last one, and at equal x, every other metric that has a better end."""
+    pair = compared(scope, question)
+    if pair is None:
+        return []
+    x, y, how = question.x, question.y, (question.resamples, question.seed)
+    others = [
+        m for m in shown_metrics(scope) if m not in (x, y) and m in known_metrics() and higher_is_better(m) is not None
+    ]
+    steps = [step for step in common_steps(scope, *pair) if step > 0]
+    found = [compare_at_step(scope, *pair, metric, step, *how) for step in steps for metric in (y, x)]
+    found += [compare_at_step(scope, *pair, metric, step, *how) for step in steps[-1:] for metric in others]
+    found += [compare_at_equal(scope, *pair, metric, x, *how) for metric in (y, *others)]
+    return [one for one in found if one is not None]
+
+
+def _sizings(scope: pd.DataFrame, comparisons: Sequence[Comparison], question: Question) -> list[Sizing]:
+    """How many concepts would separate the two compared methods by the difference that was seen, for 1 to 5 seeds."""
+    seen = [one for one in comparisons if one.metric == question.y and one.at.startswith("step")]
+    if not seen or seen[-1].difference.concepts < 2:
+        return []
+    last = seen[-1]
+    differences = paired_differences(scope, last.baseline, last.challenger, last.metric, int(last.at.split()[1]))
+    between, within = spread(differences)
+    prompts = max(1, differences.reset_index()["prompt"].nunique())
+    return [sizing(between, within, abs(last.difference.mean), prompts, seeds) for seeds in (1, 2, 3, 5)]

@@ -1,0 +1,187 @@
+"""What the tables hold: the final step of each method, per prompt, own target against other prompts, bounds, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from palp_lab.study.curves import Curve
+from palp_lab.study.directions import higher_is_better, known_metrics, label_of
+from palp_lab.study.intervals import Interval, intervals_of
+from palp_lab.study.observations import at_usual_knobs, metric_names, scoped
+from palp_lab.study.palette import BOUND_WORDS, words
+from palp_lab.study.result import Result
+from palp_lab.study.statistics import Comparison
+from palp_lab.study.table import Cell, Table
+
+
+def methods_table(frame: pd.DataFrame, metrics: Sequence[str], scope: str, resamples: int, seed: int) -> Table:
+    """One row per series at its last step, at the usual knobs."""
+    rows = []
+    for series, last in _last_steps(scoped(frame, scope)):
+        cells = _cells(last, metrics, resamples, seed)
+        rows.append((words(series), int(last["step"].max()), _units(last), *cells))
+    return Table(
+        f"methods_{scope}",
+        f"{_SCOPE_WORDS[scope]}, each method at its last step. Means over concept × prompt × seed with 95 % intervals.",
+        ("method", "steps", "n", *map(label_of, metrics)),
+        tuple(rows),
+        (None, None, None, *map(_better, metrics)),
+    )
+
+
+def prompts_table(frame: pd.DataFrame, metric: str, resamples: int, seed: int) -> Table:
+    """One row per prompt, one column per series, at the last step; own-target rows where a method has a target."""
+    own = scoped(frame, "own")
+    columns = [series for series, _ in _last_steps(own)]
+    by_series = dict(_last_steps(own))
+    rows = []
+    for group, prompt in sorted(
+        {(str(g or ""), str(p)) for g, p in zip(own["prompt_group"], own["prompt"], strict=True)}
+    ):
+        cells = []
+        for series in columns:
+            last = by_series[series]
+            cells += _cells(last[last["prompt"] == prompt], [metric], resamples, seed)
+        rows.append((prompt, group, *cells))
+    return Table(
+        f"prompts_{metric}",
+        f"{label_of(metric).capitalize()} per prompt at the last step; methods with a target were tuned for it.",
+        ("prompt", "kind", *map(words, columns)),
+        tuple(rows),
+        (None, None, *([None] * len(columns))),
+    )
+
+
+def transfer_table(frame: pd.DataFrame, metrics: Sequence[str], resamples: int, seed: int) -> Table | None:
+    """Own target against other prompts: how far an aligned model generalises. None where no method has a target."""
+    if not frame["own_target"].any():
+        return None
+    rows = []
+    for scope in ("own", "other"):
+        for series, last in _last_steps(scoped(frame, scope)):
+            label = {"own": "the prompt tuned for", "other": "other prompts"}[scope]
+            if last["target"].isna().all():
+                label = {"own": "the same prompts (no target)", "other": "all prompts (no target)"}[scope]
+            rows.append((words(series), label, _units(last), *_cells(last, metrics, resamples, seed)))
+    return Table(
+        "transfer",
+        "Own target against other prompts at the last step: how far tuning for one prompt carries.",
+        ("method", "prompts", "n", *map(label_of, metrics)),
+        tuple(sorted(rows, key=lambda row: str(row[0]))),
+        (None,) * (3 + len(metrics)),
+    )
+
+
+def bounds_table(bounds: pd.DataFrame, metrics: Sequence[str], resamples: int, seed: int) -> Table | None:
+    """One row per bound, over the concepts and prompts of the study."""
+    if bounds.empty:
+        return None
+    kept = [metric for metric in metrics if metric in bounds.columns]
+    rows = []
+    filled = bounds.assign(prompt=bounds["prompt"].fillna(""), train_seed=0)
+    for name in [name for name in BOUND_WORDS if name in set(bounds["name"])]:
+        group = filled[filled["name"] == name]
+        rows.append((BOUND_WORDS[name], _units(group), *_cells(group, kept, resamples, seed)))
+    return Table(
+        "bounds",
+        "What trivial rivals reach under the same protocol.",
+        ("bound", "n", *map(label_of, kept)),
+        tuple(rows),
+        (None,) * (2 + len(kept)),
+    )
+
+
+def cost_table(results: Iterable[Result], curves: Sequence[Curve]) -> Table:
+    """What a training took per method (mean over its cells), and the hypervolume it bought."""
+    volumes = {curve.series: curve.volume for curve in curves if curve.knob is None}
+    costs = pd.DataFrame(
+        [
+            {
+                "method": str(result.axes["method"]),
+                "minutes": _scaled(result.cost.seconds, 60),
+                "memory": _scaled(result.cost.peak_memory, 2**30),
+                "parameters": result.cost.trainable_parameters,
+                "adapter": _scaled(result.cost.adapter_bytes, 2**10),
+            }
+            for result in results
+        ]
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for method, cells in costs.groupby("method", sort=True):
+        means = cells.drop(columns="method").astype(float).mean()
+        shown = [None if np.isnan(value) else float(value) for value in means]
+        shown[2] = None if shown[2] is None else round(shown[2])
+        rows.append((words(str(method)), len(cells), *shown, volumes.get(str(method))))
+    return Table(
+        "cost",
+        "Cost of one training (mean over cells) and the hypervolume of the method's curve.",
+        ("method", "cells", "minutes", "peak memory (GiB)", "trained parameters", "adapter (KiB)", "hypervolume"),
+        tuple(rows),
+        (None, None, None, None, None, None, True),
+    )
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Paired differences, challenger minus baseline."""
+    rows = tuple(
+        (
+            f"{words(one.challenger)} - {words(one.baseline)}",
+            label_of(one.metric),
+            one.at,
+            one.difference,
+            f"{one.pairs} of {one.possible}",
+            one.difference.concepts,
+            one.p_concepts,
+            one.p_pairs,
+        )
+        for one in comparisons
+    )
+    return Table(
+        "comparison",
+        "Paired differences over concept × prompt × seed with 95 % intervals. p (concepts): exact sign-flip test "
+        "on the means per concept. p (pairs): Wilcoxon on all pairs, which takes pairs of one concept for independent.",
+        ("difference", "metric", "at", "mean", "pairs", "concepts", "p (concepts)", "p (pairs)"),
+        rows,
+        (None,) * 8,
+    )
+
+
+def shown_metrics(frame: pd.DataFrame) -> list[str]:
+    """Measured metrics in the registry's order, unregistered ones last."""
+    measured = metric_names(frame)
+    order = {name: i for i, name in enumerate(known_metrics())}
+    return sorted(measured, key=lambda name: (order.get(name, len(order)), name))
+
+
+_SCOPE_WORDS = {
+    "own": "The prompts that were tuned for",
+    "other": "Prompts other than the one tuned for",
+    "all": "All prompts",
+}
+
+
+def _last_steps(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    usual = at_usual_knobs(frame)
+    return [
+        (str(series), rows[rows["step"] == rows["step"].max()]) for series, rows in usual.groupby("series", sort=True)
+    ]
+
+
+def _cells(rows: pd.DataFrame, metrics: Sequence[str], resamples: int, seed: int) -> list[Interval | None]:
+    found = [intervals_of(rows, [metric], resamples, seed) if metric in rows else None for metric in metrics]
+    return [one[0] if one else None for one in found]
+
+
+def _units(rows: pd.DataFrame) -> int:
+    return len(rows.groupby(["dataset", "model", "concept", "prompt", "train_seed"]))
+
+
+def _better(metric: str) -> bool | None:
+    return higher_is_better(metric) if metric in known_metrics() else None
+
+
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
