@@ -54,15 +54,14 @@ def personal(adapter: Adapter) -> Prompting:
     return Prompting(lambda s: adapter.concept.fill(s, call), adapter.encode)
 
 
-def personal_class_word(adapter: Adapter) -> Prompting:
-    """The personalized model prompted without the concept, with the class word in the slot: what drift looks at."""
-    clean = adapter.concept.clean
-    return Prompting(clean, lambda sentences: adapter.tokens.encode([clean(s) for s in sentences]))
+def without_concept(adapter: Adapter) -> Prompting:
+    """The personalized model under full prompts that do not name the concept: what drift looks at."""
+    return Prompting(str, adapter.tokens.encode)
 
 
 def base(model: AbstractModel, fill: Callable[[str], str], adapter: Adapter | None = None) -> Prompting:
-    """The base model, sentences filled by `fill`: `concept.clean` or `concept.described`. Where an adapter is attached
-    to the model it is switched off meanwhile."""
+    """The base model, sentences filled by `fill`: `concept.clean`, `concept.described`, or `str` for full prompts.
+    Where an adapter is attached to the model it is switched off meanwhile."""
     return Prompting(
         fill, lambda sentences: model.base_text([fill(s) for s in sentences]), adapter.off if adapter else nullcontext
     )
@@ -156,7 +155,7 @@ def _draw(
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """Pictures in [-1, 1] as 8 bit RGB on the CPU, rounded as the stock pipeline rounds; non-finite values are black."""
+    """Pictures in [-1, 1] as 8 bit RGB on the CPU, rounded as the stock pipeline does; non-finite is black."""
     if not bool(torch.isfinite(pixels).all()):
         log.warning("some pictures hold values that are not finite: drawn black; the adapter has diverged")
     return ((pixels.float() / 2 + 0.5).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from palp_lab.types import Images
 
+SHIPPED = Path(__file__).resolve().parents[1] / "tinyworld" / "weights"
 ROWS = 64
 """Pictures per pass; does not change a feature (ours)."""
 
@@ -109,13 +110,30 @@ def once(key: tuple[str, ...], load: Callable[[], Any]) -> Any:
 
 
 def network_folder(path: str | Path) -> Path:
-    """A network's folder; a relative path that is not here is looked for inside the package (the embedded networks).
+    """The folder of a network: a bare word names a shipped one (`clip`), anything else is a folder or a hub id.
     Raises UserError where it is not there."""
     here = Path(path).expanduser()
-    for folder in (here, Path(__file__).parents[1] / here):
+    shipped = SHIPPED / here
+    for folder in (shipped, here) if len(here.parts) == 1 else (here,):
         if (folder / "config.json").is_file():
             return folder.resolve()
-    raise UserError(f"{path}: no network there (no config.json); give the folder a transformers model was saved to")
+    if here.exists() or len(here.parts) != 2 or here.is_absolute():
+        raise UserError(f"{path}: no network there (no config.json); give the folder a transformers model was saved to")
+    return _download(str(path))
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.txt", "model.safetensors", "pytorch_model.bin"])
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{name}: neither a folder nor to be had from the hub ({reason}); give a local folder"
+        ) from error
 
 
 def folder_fingerprint(folder: Path) -> str:
