@@ -1,0 +1,102 @@
+"""Runs a Personalizer in Lightning's Trainer, from the last checkpoint if there is one."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from palp_lab.engine.callbacks import LAST, Bar, Checkpoints, MovingAverage, StepLog
+from palp_lab.engine.gallery import Gallery
+from palp_lab.engine.personalizer import Personalizer
+from palp_lab.types import UserError
+
+logger = logging.getLogger(__name__)
+
+QUIET = ("lightning.pytorch", "lightning.fabric", "lightning", "lightning.pytorch.utilities.rank_zero")
+
+
+class _Ticks(IterableDataset[int]):
+    """An endless stream of nothing: what a step trains on follows from its number alone."""
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            yield 0
+
+
+def fit(
+    module: Personalizer, folder: Path, keep: Sequence[int], about: dict[str, Any], loggers: Sequence[Any] = ()
+) -> Checkpoints:
+    """Trains to `trainer.max_steps`; adapters of the steps in `keep` and of the last one are in folder/adapters after it.
+
+    Returns the callback that knows how long it took. Raises UserError for a checkpoint of another run or a broken one.
+    """
+    _silence()
+    settings = module.settings
+    how = settings.trainer
+    average = MovingAverage(how.ema) if how.ema else None
+    checkpoints = Checkpoints(folder, how.save_every, keep, about, average)
+    callbacks: list[Any] = [*([average] if average else []), checkpoints, StepLog(folder / "log.csv")]
+    if how.gallery and settings.gallery.sentences:
+        callbacks.append(Gallery(folder / "gallery", how.gallery, settings.gallery))
+    if settings.log.progress:
+        callbacks.append(Bar())
+    device = module.adapter.model.device
+    trainer = lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=[device.index] if device.type == "cuda" and device.index and how.devices == 1 else how.devices,
+        strategy=how.strategy,
+        precision="bf16-mixed" if str(how.precision) == "bf16" else "32-true",
+        max_epochs=1,
+        max_steps=how.max_steps,
+        limit_train_batches=how.max_steps * how.accumulate,
+        accumulate_grad_batches=how.accumulate,
+        gradient_clip_val=how.gradient_clip,
+        logger=list(loggers) or False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=settings.log.progress,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+    )
+    for line in module.startup_report():
+        logger.info(line)
+    last = folder / LAST
+    if last.is_file():
+        step = _check(last, module)
+        logger.info("continuing at step %d of %d", step, how.max_steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(
+            module, DataLoader(_Ticks(), batch_size=None), ckpt_path=last if last.is_file() else None, weights_only=True
+        )
+    return checkpoints
+
+
+def _check(path: Path, module: Personalizer) -> int:
+    """The step a checkpoint was made at. Raises UserError for one of another run, or one that cannot be read."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        step, found = int(saved["global_step"]), saved["signature"]
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a checkpoint that can be continued ({type(error).__name__}); delete it to begin anew"
+        ) from error
+    if found != module.signature:
+        raise UserError(
+            f"{path}: belongs to a run with other settings, photos or model; delete it, or give another folder"
+        )
+    return step
+
+
+def _silence() -> None:
+    """Lightning's tips and greetings; its errors stay."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,220 @@
+"""The training step: draw, one pass with a graph per data stream, losses, weighted sum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from palp_lab.adapter import Adapter
+from palp_lab.engine.feed import Draw, Feed
+from palp_lab.engine.gradients import at_prediction, between_losses, total_norm
+from palp_lab.engine.settings import RunSettings
+from palp_lab.engine.stages import Stages
+from palp_lab.losses.base import AbstractLoss, Pass, StepContext, base_text, personal_text
+from palp_lab.types import Role, UserError
+
+PATIENCE = 5
+"""Steps after which a part that trains must have seen a gradient (ours; LoRA's first step reaches B only)."""
+
+
+class Personalizer(lightning.LightningModule):
+    """Adapter, losses and data streams in Lightning's loop. Final.
+
+    A step is a pure function of (weights, optimizer state, seed, number of the step): nothing is drawn from global
+    generators and nothing depends on the order of batches, so that a resumed run is bit for bit the uninterrupted one.
+    Only what is trained is a parameter of this module and part of its state; the base model is neither.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        losses: Mapping[str, AbstractLoss],
+        feeds: Mapping[Role, Feed],
+        settings: RunSettings,
+        *,
+        seed: int,
+        target: str | None = None,
+        stages: Stages | None = None,
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False
+        self._hidden = {"adapter": adapter}  # in a plain mapping: the base model is no part of this module
+        self.trained = nn.ParameterList(parameter for _, parameter in adapter.parts())
+        self.losses = dict(losses)
+        self.feeds = dict(feeds)
+        self.settings = settings
+        self.run_seed = seed
+        self.target = target
+        self.stages = stages or Stages()
+        self.row: dict[str, float] = {}
+        """What the last optimizer step logged; averaged over its micro-batches."""
+        self.last_loss = torch.zeros(())
+        self.signature = signature(self)
+        """What a checkpoint may be continued under."""
+        self._seen: set[str] = set()
+        self._waited: dict[str, int] = {}
+
+    @property
+    def adapter(self) -> Adapter:
+        return self._hidden["adapter"]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The adapter's own tensors."""
+        return self.adapter.tensors()
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> None:
+        self.adapter.load_tensors(dict(state_dict))
+
+    def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """The optimizer's groups: every trainable parameter by part and name."""
+        rows: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in self.adapter.parts():
+            rows.setdefault(name.partition(".")[0], []).append((name, parameter))
+        if not rows:
+            raise UserError("tokens and edits: nothing is trainable; choose tokens=learned or edits=lora")
+        return rows
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW with a group per part; word vectors never decay (arXiv 2208.01618's released code restores all other
+        rows after decay, which comes to the same for what is not trained)."""
+        how = self.settings.optimizer
+        lr = {"tokens": how.lr if how.token_lr is None else how.token_lr, "edits": how.lr}
+        decay = {"tokens": 0.0, "edits": how.weight_decay}
+        return torch.optim.AdamW(
+            [
+                {"params": [p for _, p in rows], "lr": lr[part], "weight_decay": decay[part]}
+                for part, rows in self.groups().items()
+            ],
+            betas=tuple(how.betas),
+            eps=how.eps,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["signature"] = self.signature
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.stages.apply(self.global_step, self.adapter.parts())
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        step, micros = self.global_step, self.settings.trainer.accumulate * self.trainer.world_size
+        micro = (batch_idx % self.settings.trainer.accumulate) * self.trainer.world_size + self.global_rank
+        passes = {
+            role: self._pass(feed.draw(self.run_seed, step, micro, micros), role) for role, feed in self.feeds.items()
+        }
+        ctx = StepContext(self.adapter, passes, self.run_seed, step, self.target)
+        logs = step == 0 or (step + 1) % self.settings.log.every == 0
+        values = {name: loss(ctx) for name, loss in self.losses.items() if loss.weight or logs}
+        for name, value in values.items():
+            if not torch.isfinite(value):
+                raise UserError(self._diverged(f"losses.{name} is {value.item()}"))
+        total = self._weighted_sum(values)
+        if batch_idx % self.settings.trainer.accumulate == 0:
+            self.row = {}
+        if logs:
+            self._note(step, batch_idx, ctx, values, total)
+        self.last_loss = total.detach()
+        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        norm = total_norm(self.trained)
+        if not torch.isfinite(norm):
+            raise UserError(self._diverged(f"the gradient is {norm.item()}"))
+        if self.row:
+            self.row["gradient"] = norm.item()
+        self._check_alive()
+
+    def startup_report(self) -> Iterator[str]:
+        """A line per optimizer group: learning rate, tensors, numbers."""
+        for group, (part, rows) in zip(self.configure_optimizers().param_groups, self.groups().items(), strict=True):
+            count = sum(p.numel() for _, p in rows)
+            yield f"{part}: {count:,} numbers in {len(rows)} tensors, learning rate {group['lr']:g}, e.g. {rows[0][0]}"
+
+    def _pass(self, draw: Draw, role: Role) -> Pass:
+        model, concept = self.adapter.model, self.adapter.concept
+        if role is Role.SUBJECT:
+            cond = personal_text(self.adapter, draw.sentences)
+        else:
+            cond = base_text(model, [concept.clean(sentence) for sentence in draw.sentences])
+        x_t = model.path.add_noise(draw.x0, draw.noise, draw.t)
+        pred = model.predict(x_t, draw.t, cond)
+        return Pass(draw.x0, draw.noise, draw.t, x_t, draw.sentences, cond, pred, draw.mask, draw.share)
+
+    def _weighted_sum(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Losses of weight 0 are measured but stay out of the sum, so that they leave the weights bit-identical."""
+        weighted = [self.losses[name].weight * value for name, value in values.items() if self.losses[name].weight]
+        if not weighted:
+            raise UserError("losses: every weight is 0; nothing would be trained")
+        return torch.stack(weighted).sum()
+
+    def _note(self, step: int, batch_idx: int, ctx: StepContext, values: Mapping[str, Tensor], total: Tensor) -> None:
+        accumulate, log = self.settings.trainer.accumulate, self.settings.log
+        row = {"loss": total.item()}
+        for name, value in values.items():
+            row[f"{name}/value"] = value.item()
+            row[f"{name}/share"] = value.item() * self.losses[name].weight
+            row[f"{name}/at_prediction"] = at_prediction(
+                value, [ctx.passes[role].pred.raw for role in sorted(self.losses[name].reads)]
+            )
+            row |= {f"{name}/{key}": number for key, number in self.losses[name].logged(ctx).items()}
+        for key, number in row.items():
+            self.row[key] = self.row.get(key, 0.0) + number / accumulate
+        first = batch_idx % accumulate == 0
+        if first and log.gradients_every and (step + 1) % log.gradients_every == 0:
+            weights = {name: loss.weight for name, loss in self.losses.items()}
+            self.row |= between_losses(values, weights, [p for p in self.trained if p.requires_grad])
+
+    def _check_alive(self) -> None:
+        """Raises where a part that trains has seen no gradient for some steps (a word no caption holds, say)."""
+        trains = self.stages.at(self.global_step).trains
+        for part, rows in self.groups().items():
+            if part not in trains or part in self._seen:
+                continue
+            if _any_gradient(p for _, p in rows):
+                self._seen.add(part)
+                continue
+            self._waited[part] = self._waited.get(part, 0) + 1
+            if self._waited[part] >= PATIENCE:
+                raise UserError(
+                    f"{part} is trained but got no gradient in {PATIENCE} steps: no loss reaches it; look at losses, captions and tokens.phrase"
+                )
+
+    def _diverged(self, what: str) -> str:
+        return f"training stopped at step {self.global_step + 1}: {what}; the last checkpoint is kept; lower optimizer.lr (or optimizer.token_lr), or the loss's weight"
+
+
+def _any_gradient(parameters: Iterable[nn.Parameter]) -> bool:
+    return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
+
+
+def signature(module: Personalizer) -> str:
+    """Hash of what a checkpoint may not be continued under another value of; the number of steps may grow."""
+    trainer = {
+        k: v
+        for k, v in vars(module.settings.trainer).items()
+        if k in {"batch_size", "accumulate", "gradient_clip", "precision", "ema"}
+    }
+    losses = {
+        name: {k: v for k, v in vars(loss).items() if not k.startswith("_")} for name, loss in module.losses.items()
+    }
+    shapes = {name: list(p.shape) for name, p in module.adapter.parts()}
+    what = [
+        module.run_seed,
+        module.target,
+        trainer,
+        vars(module.settings.optimizer),
+        vars(module.settings.augment),
+        losses,
+        shapes,
+    ]
+    what += [
+        module.adapter.concept.digest,
+        module.adapter.model.fingerprint,
+        {role: feed.sentences for role, feed in module.feeds.items()},
+    ]
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""Pictures of the class for prior preservation: the dataset's own, or drawn by the base model before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from palp_lab.dataset.concept import AbstractDataset, Concept
+from palp_lab.engine.callbacks import LAST, write_whole
+from palp_lab.engine.feed import Feed
+from palp_lab.engine.pictures import draw
+from palp_lab.engine.settings import Augmentation
+from palp_lab.losses.base import AbstractLoss, base_text
+from palp_lab.model.base import AbstractModel
+from palp_lab.types import Role, UserError
+
+if TYPE_CHECKING:
+    from palp_lab.types import Images
+
+DRAWN_AT_ONCE = 8
+"""Class pictures per pass (ours; memory only)."""
+GUIDANCE, STEPS, SCHEDULER = 7.5, 50, "ddim"
+"""How class pictures are drawn: the defaults of the stock pipeline of Stable Diffusion (ours; DreamBooth, arXiv
+2208.12242, section 4.3, samples ancestrally and gives no guidance)."""
+
+
+def class_pictures(
+    model: AbstractModel, concept: Concept, dataset: AbstractDataset, losses: Mapping[str, AbstractLoss], folder: Path
+) -> Images:
+    """The class's pictures a recipe asks for. Drawn ones are kept in folder/scratch, so that resuming draws none again."""
+    how = _asking(losses)
+    if how.pictures == "given":
+        given = dataset.class_renders(range(how.count))
+        if given is None:
+            raise UserError(
+                "losses.prior_preservation.pictures=given: this dataset has no pictures of the class; take generated"
+            )
+        return given
+    path = folder / LAST.parent / "class_pictures.safetensors"
+    if path.is_file():
+        return load_file(path)["pictures"]
+    made = draw_class(model, concept.clean(how.prompt), range(how.count))
+    write_whole(path, lambda part: save_file({"pictures": made}, part))
+    return made
+
+
+def draw_class(model: AbstractModel, prompt: str, seeds: Sequence[int]) -> Images:
+    """What the untrained model draws for a full prompt, one picture per seed."""
+    chunks = [seeds[i : i + DRAWN_AT_ONCE] for i in range(0, len(seeds), DRAWN_AT_ONCE)]
+    drawn = [
+        draw(model, base_text(model, [prompt] * len(chunk)), chunk, SCHEDULER, STEPS, GUIDANCE) for chunk in chunks
+    ]
+    return torch.cat(drawn)
+
+
+def prior_stream(
+    model: AbstractModel,
+    losses: Mapping[str, AbstractLoss],
+    pictures: Images,
+    batch_size: int,
+    augmentation: Augmentation,
+    seed: int,
+) -> Feed:
+    """The stream of class pictures, each encoded once and not augmented (one variant)."""
+    how = _asking(losses)
+    plain = Augmentation(variants=1, flip=0.0, crop=1.0)
+    return Feed(Role.PRIOR, model, pictures, [how.prompt], how.batch_size or batch_size, plain, seed)
+
+
+def _asking(losses: Mapping[str, AbstractLoss]) -> Any:
+    """The loss that reads the class's stream; its keys say which pictures it wants."""
+    return next(loss for loss in losses.values() if Role.PRIOR in loss.reads)

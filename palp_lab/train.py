@@ -1,0 +1,153 @@
+"""Learns one concept with one recipe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.types import Role, UserError
+
+if TYPE_CHECKING:
+    from palp_lab.dataset.concept import AbstractDataset
+    from palp_lab.edits.base import AbstractEdits
+    from palp_lab.engine.settings import RunSettings
+    from palp_lab.engine.stages import Stage
+    from palp_lab.losses.base import AbstractLoss
+    from palp_lab.model.base import AbstractModel
+    from palp_lab.tokens.base import AbstractTokens
+    from palp_lab.types import Images
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training left behind: `adapters` maps optimizer steps to files, `cost` holds seconds, peak_memory (bytes),
+    trainable_parameters and adapter_bytes; `log` is the CSV of all logged numbers."""
+
+    folder: Path
+    adapters: Mapping[int, Path]
+    cost: Mapping[str, float]
+    log: Path
+    report: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def last(self) -> Path:
+        """The adapter of the last step."""
+        return self.adapters[max(self.adapters)]
+
+
+def train_adapter(
+    model: AbstractModel,
+    dataset: AbstractDataset,
+    tokens: AbstractTokens,
+    edits: AbstractEdits,
+    losses: Mapping[str, AbstractLoss],
+    *,
+    captions: Sequence[str],
+    folder: Path,
+    settings: RunSettings | None = None,
+    seed: int = 0,
+    target: str | None = None,
+    steps: Sequence[int] = (),
+    stages: Sequence[Stage | Mapping[str, Any]] = (),
+    prior: Images | None = None,
+    about: Mapping[str, Any] | None = None,
+    loggers: Sequence[Any] = (),
+) -> TrainingOutcome:
+    """Trains tokens and edits on a concept; continues from folder/scratch/last.ckpt where a training was interrupted.
+
+    Args:
+        model: the base; bitwise what it was afterwards.
+        dataset: gives the concept and, if it has them, pictures of the class.
+        losses: by name; each draws from its own random streams.
+        captions: sentences with one slot; one is drawn per row and step.
+        folder: gets adapters/step_000100.safetensors, log.csv, gallery/ and scratch/.
+        target: the prompt an aligned method tunes for, a sentence with one slot.
+        steps: optimizer steps after which the adapter is kept; the last one always is.
+        stages: which parts train until when; none: all, always.
+        prior: pictures of the class for a loss that reads that stream; None: the dataset's, or drawn by the base model.
+        about: plain data for the adapters' header, e.g. how to build tokens and edits again.
+        loggers: Lightning loggers beside the CSV file.
+
+    Raises:
+        UserError: for what the user can mend: a missing target, a loss that is not finite, a checkpoint of another run.
+    """
+    from palp_lab.adapter import Adapter
+    from palp_lab.engine.callbacks import peak_memory, step_path
+    from palp_lab.engine.fit import fit
+    from palp_lab.engine.personalizer import Personalizer
+    from palp_lab.engine.prior import class_pictures
+    from palp_lab.engine.settings import RunSettings
+    from palp_lab.engine.stages import Stages
+
+    settings = settings or RunSettings()
+    _check(losses, captions, target)
+    concept = dataset.concept()
+    if any(Role.PRIOR in loss.reads for loss in losses.values()) and prior is None:
+        prior = class_pictures(model, concept, dataset, losses, folder)
+    if settings.trainer.gradient_checkpointing:
+        model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    adapter = Adapter(model, tokens, edits, concept)
+    try:
+        feeds = _feeds(model, concept, losses, captions, settings, seed, prior)
+        module = Personalizer(adapter, losses, feeds, settings, seed=seed, target=target, stages=Stages(stages))
+        kept = sorted({step for step in steps if 0 < step < settings.trainer.max_steps} | {settings.trainer.max_steps})
+        report = tuple(module.startup_report())
+        numbers = sum(parameter.numel() for _, parameter in adapter.parts())
+        told = {
+            "superclass": concept.superclass,
+            "placeholder": concept.placeholder,
+            "concept": concept.name,
+            "target": target,
+            **(about or {}),
+        }
+        checkpoints = fit(module, folder, kept, told, loggers)
+    finally:
+        edits.detach()
+    adapters = {step: step_path(folder, step) for step in kept}
+    cost = {
+        "seconds": checkpoints.total_seconds(),
+        "peak_memory": peak_memory(model.device),
+        "trainable_parameters": numbers,
+        "adapter_bytes": adapters[kept[-1]].stat().st_size,
+    }
+    return TrainingOutcome(folder, adapters, cost, folder / "log.csv", report)
+
+
+def _check(losses: Mapping[str, AbstractLoss], captions: Sequence[str], target: str | None) -> None:
+    from palp_lab.dataset.concept import check_sentence
+
+    if not losses:
+        raise UserError("losses: there are none; give at least losses=[reconstruction]")
+    for name, loss in losses.items():
+        if loss.needs_target and target is None:
+            raise UserError(f"target: losses.{name} needs a target prompt; add 'target=\"a sketch of {{}} in Paris\"'")
+    for caption in captions:
+        check_sentence(caption, "captions")
+    if target is not None:
+        check_sentence(target, "target")
+
+
+def _feeds(
+    model: AbstractModel,
+    concept: Any,
+    losses: Mapping[str, AbstractLoss],
+    captions: Sequence[str],
+    settings: RunSettings,
+    seed: int,
+    prior: Images | None,
+) -> dict[Role, Any]:
+    from palp_lab.engine.feed import Feed
+    from palp_lab.engine.prior import prior_stream
+
+    batch = settings.trainer.batch_size
+    feeds = {
+        Role.SUBJECT: Feed(Role.SUBJECT, model, concept.photos, captions, batch, settings.augment, seed, concept.masks)
+    }
+    if prior is not None:
+        feeds[Role.PRIOR] = prior_stream(model, losses, prior, batch, settings.augment, seed)
+    return feeds
