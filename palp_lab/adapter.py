@@ -53,11 +53,14 @@ class Adapter(nn.Module):
         """Puts saved values back. Raises UserError where names or shapes differ."""
         own = dict(self.parts())
         if missing := sorted(own.keys() ^ tensors.keys()):
-            raise UserError(f"the adapter does not fit this recipe: {missing[0]} is on one side only ({len(missing)} such names)")
+            raise UserError(
+                f"the adapter does not fit this recipe: {missing[0]} is on one side only ({len(missing)} such names)"
+            )
         with torch.no_grad():
             for name, parameter in own.items():
                 if parameter.shape != tensors[name].shape:
-                    raise UserError(f"the adapter does not fit this model: {name} is {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}")
+                    found, wanted = tuple(tensors[name].shape), tuple(parameter.shape)
+                    raise UserError(f"the adapter does not fit this model: {name} is {found}, not {wanted}")
                 parameter.copy_(tensors[name])
 
     def save(self, folder: Path, about: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> Path:
@@ -73,6 +76,10 @@ class Adapter(nn.Module):
         with self.edits.disabled():
             yield
 
+    def detach(self) -> None:
+        """Takes the edits out for good; the model is bitwise what it was before."""
+        self.edits.detach()
+
 
 def read_adapter(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a saved adapter. Raises UserError for a file that is none."""
@@ -80,8 +87,10 @@ def read_adapter(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("schema") != SCHEMA:
-                raise UserError(f"{path}: schema is {header.get('schema')!r}, not {SCHEMA}; give an adapter that palp-lab saved")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header["about"])
+                found = header.get("schema")
+                raise UserError(f"{path}: schema is {found!r}, not {SCHEMA}; give an adapter that palp-lab saved")
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, json.loads(header["about"])
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable adapter ({error}); give a folder's adapter.safetensors") from error
     except Exception as error:

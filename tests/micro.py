@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import torch
 from palp_lab.model.unet import UNetModel
 
 WORDS = (
-    "a an the of in on at with and by to is next front inspired photo picture painting sketch drawing render watercolor "
-    "close up cropped dark bright clean dirty good bad small large nice weird cool rendition far away "
+    "a an the of in on at with and by to is next front inspired photo picture painting sketch drawing render "
+    "watercolor close up cropped dark bright clean dirty good bad small large nice weird cool rendition far away "
     "cat dog bird fish horse mouse bear robot car boat house cup vase hat scarf glasses bow tie crown "
     "snow paris beach forest night city desert garden street room sea field "
     "red green blue yellow orange purple pink black white grey spotted striped plain"
@@ -22,24 +23,38 @@ LENGTH = 32
 
 def tokenizer(words: str = WORDS):
     """A CLIP tokenizer in which every one of `words` is a single token and any other text falls into bytes."""
-    from tokenizers import Tokenizer, pre_tokenizers, trainers
-    from tokenizers.models import BPE
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    blank = CLIPTokenizer().backend_tokenizer
-    learner = Tokenizer(BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
-    learner.normalizer, learner.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=100000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
-    )
-    learner.train_from_iterator(words.split(), trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    merges = learn_merges(words.split())
     pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *(a + b for a, b in merges)]
     vocab = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+
+
+def learn_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair encoding until every word is one piece. Ties go to the first pair in the alphabet: the trainer of
+    `tokenizers` breaks them differently from run to run."""
+    split = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges = []
+    while pairs := Counter(pair for word in split for pair in pairwise(word)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        split = [_merged(word, best) for word in split]
+    return merges
+
+
+def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
+    out: list[str] = []
+    for piece in word:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return out
 
 
 def build(folder: Path, prediction: str = "epsilon", seed: int = 0) -> Path:

@@ -57,12 +57,19 @@ class VariancePreserving(AbstractPath):
     def __init__(self, alphas_cumprod: Tensor) -> None:
         self.alphas_cumprod = alphas_cumprod.detach().double().cpu()
         self.steps = len(alphas_cumprod)
+        self._tables: dict[torch.device, Tensor] = {}
+
+    def _cumprod(self, t: Timesteps) -> Tensor:
+        """Cumulative products at t, on its device; the table is copied there once."""
+        if t.device not in self._tables:
+            self._tables[t.device] = self.alphas_cumprod.to(t.device, widest(t.device))
+        return self._tables[t.device][t.long()]
 
     def alpha(self, t: Timesteps) -> Tensor:
-        return self.alphas_cumprod.to(t.device)[t.long()].sqrt()
+        return self._cumprod(t).sqrt()
 
     def sigma(self, t: Timesteps) -> Tensor:
-        return (1 - self.alphas_cumprod.to(t.device)[t.long()]).sqrt()
+        return (1 - self._cumprod(t)).sqrt()
 
     def draw_t(self, count: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
         first, last = int(low * self.steps), max(int(low * self.steps) + 1, int(high * self.steps))
@@ -79,10 +86,15 @@ class RectifiedFlow(AbstractPath):
         self.steps = steps
 
     def alpha(self, t: Timesteps) -> Tensor:
-        return 1 - t.double() / self.steps
+        return 1 - self.sigma(t)
 
     def sigma(self, t: Timesteps) -> Tensor:
-        return t.double() / self.steps
+        return t.to(widest(t.device)) / self.steps
 
     def draw_t(self, count: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
         return (low + (high - low) * torch.rand(count, generator=generator)) * self.steps
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The widest float a device computes in: float64, but float32 on Apple's."""
+    return torch.float32 if device.type == "mps" else torch.float64

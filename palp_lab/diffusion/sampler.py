@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def sample(
     scheduler.set_timesteps(steps, device=noise.device)
     x_t = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     extra: dict[str, Any] = {}
-    if generator is not None and "generator" in scheduler.step.__code__.co_varnames:
+    if generator is not None and "generator" in inspect.signature(scheduler.step).parameters:
         extra["generator"] = generator
     for t in scheduler.timesteps:
         model_input = scheduler.scale_model_input(x_t, t) if hasattr(scheduler, "scale_model_input") else x_t

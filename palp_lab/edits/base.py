@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from torch import nn
 
 from palp_lab.model.base import AbstractModel
-from palp_lab.types import Capability
+from palp_lab.types import Capability, UserError
 
 
 class AbstractEdits(nn.Module):
@@ -39,4 +39,4 @@ class AbstractEdits(nn.Module):
     def set_strength(self, strength: float) -> None:
         """The inference-time knob (LoRA scale); only 1 where a method has none."""
         if strength != 1:
-            raise ValueError(f"{type(self).__name__} has no strength; leave generate.strength at 1")
+            raise UserError(f"generate.strength={strength}: {type(self).__name__} has no strength; leave it at 1")

@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,34 +39,41 @@ class LoraEdits(AbstractEdits):
         self.alpha = float(rank if alpha is None else alpha)
         self.targets = tuple(targets)
         self.seed = seed
-        self._layers: dict[str, nn.Module] = {}
+        self._layers: dict[str, Any] = {}
 
     def attach(self, model: AbstractModel) -> None:
         from peft import LoraConfig
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        if self.adapter_name in getattr(model.denoiser, "peft_config", {}):
+        denoiser: Any = model.denoiser
+        if self.adapter_name in getattr(denoiser, "peft_config", {}):
             raise ValueError("the model carries a LoRA already; detach it first")
-        self.denoiser = [model.denoiser]  # in a list: the base is no part of this module
+        self.denoiser = [denoiser]  # in a list: the base is no part of this module
         alpha = int(self.alpha) if self.alpha.is_integer() else self.alpha
         config = LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=list(self.targets))
         with torch.random.fork_rng(devices=[]):
             try:
-                model.denoiser.add_adapter(config, self.adapter_name)
+                denoiser.add_adapter(config, self.adapter_name)
             except ValueError as error:
                 raise UserError(f"edits.targets={list(self.targets)}: {str(error).splitlines()[0]}") from error
-        self._layers = {n: m for n, m in model.denoiser.named_modules() if isinstance(m, BaseTunerLayer)}
+        self._layers = {n: m for n, m in denoiser.named_modules() if isinstance(m, BaseTunerLayer)}
+        if unused := [t for t in self.targets if not any(f".{n}".endswith(f".{t}") for n in self._layers)]:
+            self.detach()
+            raise UserError(
+                f"edits.targets: no layer of the denoiser ends in {unused[0]!r}; try {', '.join(ATTENTION)}"
+            )
         with torch.no_grad():
             for name, layer in self._layers.items():
                 self._start(name, layer, model.device)
 
-    def _start(self, name: str, layer: nn.Module, device: torch.device) -> None:
-        """A uniform as torch's own linear layers, B zero, both float32; a layer's draw depends on its name alone."""
+    def _start(self, name: str, layer: Any, device: torch.device) -> None:
+        """A uniform as in torch's linear layers, B zero, float32 or wider; a draw depends on the layer's name alone."""
         generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(name.encode()))
         down, up = layer.lora_A[self.adapter_name], layer.lora_B[self.adapter_name]
         bound = 1 / math.sqrt(down.weight[0].numel())
-        down.to(device, torch.float32)
-        up.to(device, torch.float32)
+        dtype = torch.promote_types(layer.get_base_layer().weight.dtype, torch.float32)
+        down.to(device, dtype)
+        up.to(device, dtype)
         drawn = torch.rand(down.weight.shape, generator=generator) * (2 * bound) - bound
         down.weight.copy_(drawn.to(device))
         up.weight.zero_()

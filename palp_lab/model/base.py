@@ -149,7 +149,8 @@ class AbstractModel(ABC):
 
     @abstractmethod
     def word_vectors(self, word: str) -> tuple[Vectors, ...]:
-        """The vocabulary's own vectors [pieces, d] of a word, one tensor per text encoder (a copy)."""
+        """The vocabulary's own vectors [pieces, d] of a word, one tensor per text encoder: a copy, in float32 or
+        wider."""
 
     @abstractmethod
     def predict(self, x_t: Latents, t: Timesteps, cond: TextCond) -> Prediction:
@@ -157,7 +158,7 @@ class AbstractModel(ABC):
 
     @abstractmethod
     def scheduler(self, name: str) -> Any:
-        """A fresh diffusers scheduler (`ddim`, `dpm++`, `euler`, `euler_a`, `ddpm`, `unipc`) on this model's own clock."""
+        """A fresh diffusers scheduler on this model's own clock: ddim, dpm++, euler, euler_a, ddpm or unipc."""
 
     @abstractmethod
     def pieces(self, text: str) -> tuple[list[int], ...]:

@@ -47,7 +47,9 @@ class Folder:
                 text = Path(_download(where, revision)).read_text()
             return cls(where, json.loads(text), revision, variant)
         except json.JSONDecodeError as error:
-            raise UserError(f"model.path={path}: model_index.json is damaged ({error}); copy the folder again") from error
+            raise UserError(
+                f"model.path={path}: model_index.json is damaged ({error}); copy the folder again"
+            ) from error
         except Exception as error:
             raise UserError(_advice(str(path), where, error)) from error
 
@@ -55,7 +57,9 @@ class Folder:
         """Raises UserError unless the pipeline is one of `classes`."""
         found = self.index.get("_class_name")
         if found not in classes:
-            raise UserError(f"model.path={self.path}: the folder holds a {found}; this model needs {' or '.join(classes)}")
+            raise UserError(
+                f"model.path={self.path}: the folder holds a {found}; this model needs {' or '.join(classes)}"
+            )
 
     def load(self, part: str, dtype: torch.dtype | None = None) -> Any:
         """One component, of the class the index names. Raises UserError where it cannot be read."""
@@ -99,7 +103,7 @@ def _advice(shown: str, where: str, error: Exception) -> str:
         return f"model.path={shown} asks for consent: accept its terms on the hub and log in with `hf auth login`"
     if name in ("RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"):
         return f"model.path={shown} is neither a folder here nor a model on the hub ({name}); check the spelling"
-    return f"model.path={shown} is not on this disk and the hub cannot be reached ({name}); download it first or give a folder"
+    return f"model.path={shown} is not here and the hub cannot be reached ({name}); download it first or give a folder"
 
 
 def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], tokenizer: Any) -> str:
@@ -111,5 +115,7 @@ def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], tokenizer
             if tensor.device.type != "meta":
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     plain = {key: value for key, value in config.items() if not key.startswith("_")}
-    digest.update(json.dumps([plain, tokenizer.get_vocab(), tokenizer.model_max_length], sort_keys=True, default=str).encode())
+    digest.update(
+        json.dumps([plain, tokenizer.get_vocab(), tokenizer.model_max_length], sort_keys=True, default=str).encode()
+    )
     return digest.hexdigest()[:16]

@@ -85,7 +85,7 @@ class SiteAttention:
         return attn.to_out[1](projected) / attn.rescale_output_factor
 
 
-def find_sites(denoiser: nn.Module) -> tuple[Site, ...]:
+def find_sites(denoiser: Any) -> tuple[Site, ...]:
     """The cross-attentions of a UNet in execution order."""
     found = []
     for path, module in denoiser.named_modules():
@@ -106,7 +106,7 @@ def _order(path: str) -> tuple[int, ...]:
 def install(denoiser: nn.Module, sites: tuple[Site, ...]) -> None:
     """Puts a `SiteAttention` on every site."""
     for site in sites:
-        attention = denoiser.get_submodule(site.path)
+        attention: Any = denoiser.get_submodule(site.path)
         if attention.norm_cross or attention.group_norm is not None or attention.residual_connection:
             raise ValueError(f"{site.path}: normalised or residual cross-attention is not built")
         attention.set_processor(SiteAttention(site))
@@ -114,13 +114,15 @@ def install(denoiser: nn.Module, sites: tuple[Site, ...]) -> None:
 
 def processor(denoiser: nn.Module, site: Site) -> SiteAttention:
     """The processor at a site."""
-    return denoiser.get_submodule(site.path).processor
+    attention: Any = denoiser.get_submodule(site.path)
+    return attention.processor
 
 
-def keys(denoiser: nn.Module, sites: tuple[Site, ...], cond: TextCond, dtype: Any) -> tuple[Tensor, ...]:
+def keys(denoiser: nn.Module, sites: tuple[Site, ...], cond: TextCond) -> tuple[Tensor, ...]:
     """The keys [b n c] of a conditioning at every site, with the edits that are attached and enabled."""
-    attentions = (denoiser.get_submodule(site.path) for site in sites)
-    return tuple(attention.processor.keys(attention, cond.tokens.to(dtype)) for attention in attentions)
+    attentions: list[Any] = [denoiser.get_submodule(site.path) for site in sites]
+    tokens = cond.tokens.to(attentions[0].to_k.weight.dtype)
+    return tuple(attention.processor.keys(attention, tokens) for attention in attentions)
 
 
 KOHYA = (

@@ -21,7 +21,7 @@ class ClipText:
     models take no `inputs_embeds`). Both of its layouts answer to `get_input_embeddings`.
     """
 
-    def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
+    def __init__(self, tokenizer: Any, encoder: Any) -> None:
         self.tokenizer = tokenizer
         self.encoder = encoder
         self.length = min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings))

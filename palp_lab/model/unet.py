@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from palp_lab.diffusion.path import VariancePreserving
 from palp_lab.diffusion.prediction import Prediction
@@ -37,8 +36,8 @@ class UNetModel(AbstractModel):
 
     def __init__(
         self,
-        unet: nn.Module,
-        autoencoder: nn.Module,
+        unet: Any,
+        autoencoder: Any,
         text: ClipText,
         scheduler_config: Mapping[str, Any],
         *,
@@ -134,20 +133,21 @@ class UNetModel(AbstractModel):
         return TextCond(out.last_hidden_state, concept_positions(words.slot[0]))
 
     def word_vectors(self, word: str) -> tuple[Vectors, ...]:
-        return (self.text.table[self.text.pieces(word)].detach().float().clone(),)
+        wide = torch.promote_types(self.text.table.dtype, torch.float32)
+        return (self.text.table[self.text.pieces(word)].detach().to(wide, copy=True),)
 
     def pieces(self, text: str) -> tuple[list[int], ...]:
         return (self.text.pieces(text),)
 
     def predict(self, x_t: Latents, t: Timesteps, cond: TextCond) -> Prediction:
-        denoiser = self.denoiser
+        denoiser: Any = self.denoiser
         dtype = denoiser.conv_in.weight.dtype
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
             raw = denoiser(x_t.to(dtype), t, cond.tokens.to(dtype), return_dict=False)[0]
         return Prediction(raw.to(x_t.dtype), x_t, t, self.kind, self.path)
 
     def keys(self, cond: TextCond) -> tuple[Tensor, ...]:
-        return at.keys(self.denoiser, self.sites, cond, self.denoiser.conv_in.weight.dtype)
+        return at.keys(self.denoiser, self.sites, cond)
 
     def scheduler(self, name: str) -> Any:
         return make_scheduler(name, self.scheduler_config)
@@ -156,11 +156,11 @@ class UNetModel(AbstractModel):
 def _kind(config: Mapping[str, Any], name: str) -> Kind:
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in KINDS:
-        raise UserError(f"model.path={name}: scheduler/scheduler_config.json says prediction_type {prediction!r}; give {sorted(KINDS)}")
+        raise UserError(f"model.path={name}: the scheduler's prediction_type is {prediction!r}; known: {sorted(KINDS)}")
     return KINDS[prediction]
 
 
-def _downscale(autoencoder: nn.Module) -> int:
+def _downscale(autoencoder: Any) -> int:
     """Pixels per latent cell and side."""
     blocks = autoencoder.config.get("block_out_channels") or autoencoder.config["encoder_block_out_channels"]
     return 2 ** (len(blocks) - 1)

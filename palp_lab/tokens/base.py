@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from palp_lab.dataset.concept import Concept
-from palp_lab.model.base import AbstractModel, TextCond
+from palp_lab.model.base import AbstractModel, TextCond, Words
 from palp_lab.types import Capability, UserError
 
 
@@ -48,14 +49,46 @@ def check_placeholder(model: AbstractModel, placeholder: str) -> None:
     if not placeholder or len(placeholder.split()) != 1 or placeholder.strip() != placeholder:
         raise UserError(f"dataset.placeholder={placeholder!r} must be one word without spaces, e.g. <v>")
     if any(len(pieces) < 2 for pieces in model.pieces(placeholder)):
-        raise UserError(f"dataset.placeholder={placeholder!r} is a word the text encoder knows; take a new one, e.g. <v>")
+        raise UserError(f"dataset.placeholder={placeholder!r} is a word the text encoder knows; take another, e.g. <v>")
 
 
-def check_phrase(phrase: str, concept: Concept) -> None:
-    """Raises UserError where the phrase names the placeholder not at all, or needs a class word that is missing."""
+def check_phrase(phrase: str, concept: Concept, **more: str) -> None:
+    """Raises UserError where the phrase has unknown braces, or needs a class word that is missing. `more` are fields
+    beside {placeholder} and {superclass}."""
+    known = {"placeholder": concept.placeholder, "superclass": concept.superclass, **more}
     try:
-        phrase.format(placeholder="", superclass="")
+        phrase.format(**known)
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"tokens.phrase={phrase!r}: only {{placeholder}} and {{superclass}} may stand in braces") from error
+        fields = " and ".join(f"{{{name}}}" for name in known)
+        raise UserError(f"tokens.phrase={phrase!r}: only {fields} may stand in braces") from error
     if "{superclass}" in phrase and not concept.superclass.strip():
         raise UserError(f"tokens.phrase={phrase!r} needs the class word; set dataset.superclass, e.g. cat")
+
+
+def start_vectors(model: AbstractModel, concept: Concept, init_token: str | None) -> tuple[Tensor, ...]:
+    """The vocabulary's vectors [pieces d] of the word that training starts from, one tensor per text encoder."""
+    word = init_token or concept.superclass
+    if not word.strip():
+        raise UserError("tokens.init_token: no word to start from; set it, or dataset.superclass")
+    return model.word_vectors(word)
+
+
+def keep_length(vectors: Iterable[Tensor], lengths: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Vectors [k d] scaled to given lengths [k 1]; differentiable in their directions."""
+    return tuple(n.to(v) * v / v.norm(dim=-1, keepdim=True) for v, n in zip(vectors, lengths, strict=True))
+
+
+def interleave(
+    model: AbstractModel, prompts: Sequence[str], words: Words, encode: Callable[[Words], TextCond]
+) -> TextCond:
+    """Prompts that name the concept by `encode`, the others from the base model's own cache, in the prompts' order."""
+    named = (words.slot[0] >= 0).any(1).tolist()
+    if not any(named):
+        return model.base_text(prompts)
+    if all(named):
+        return encode(words)
+    own = encode(words[torch.tensor(named, device=words.slot[0].device)])
+    base = model.base_text([prompt for prompt, own_word in zip(prompts, named, strict=True) if not own_word])
+    left, right = iter(range(len(own))), iter(range(len(own), len(prompts)))
+    order = [next(left) if own_word else next(right) for own_word in named]
+    return TextCond.cat([own, base])[torch.tensor(order, device=own.tokens.device)]

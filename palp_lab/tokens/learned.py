@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from palp_lab.dataset.concept import Concept
 from palp_lab.model.base import AbstractModel, TextCond
-from palp_lab.tokens.base import AbstractTokens, check_phrase, check_placeholder
-from palp_lab.types import Capability, UserError
+from palp_lab.tokens.base import (
+    AbstractTokens,
+    check_phrase,
+    check_placeholder,
+    interleave,
+    keep_length,
+    start_vectors,
+)
+from palp_lab.types import Capability
 
 
 class LearnedTokens(AbstractTokens):
@@ -49,43 +55,12 @@ class LearnedTokens(AbstractTokens):
 
     def laid(self) -> tuple[Tensor, ...]:
         """The vectors [k d] as the text encoder reads them, one tensor per encoder."""
-        if not self.fixed_norm:
-            return tuple(self.vectors)
-        return tuple(
-            length.to(v) * v / v.norm(dim=-1, keepdim=True)
-            for v, length in zip(self.vectors, self.lengths, strict=True)
-        )
+        return keep_length(self.vectors, self.lengths) if self.fixed_norm else tuple(self.vectors)
 
     def encode(self, prompts: Sequence[str]) -> TextCond:
         words = self.model.tokenize(prompts, {self.placeholder: range(self.num_vectors)})
-        named = (words.slot[0] >= 0).any(1).tolist()
-        if not any(named):
-            return self.model.base_text(prompts)
-        if all(named):
-            return self.model.encode_text(words, self.laid())
-        return interleave(
-            named,
-            self.model.encode_text(words[torch.tensor(named)], self.laid()),
-            self.model.base_text([p for p, own in zip(prompts, named, strict=True) if not own]),
-        )
+        return interleave(self.model, prompts, words, lambda own: self.model.encode_text(own, self.laid()))
 
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         for number, vectors in enumerate(self.vectors):
             yield f"vectors.{number}", vectors
-
-
-def start_vectors(model: AbstractModel, concept: Concept, init_token: str | None) -> tuple[Tensor, ...]:
-    """The vocabulary's vectors of the word that training starts from."""
-    word = init_token or concept.superclass
-    found = model.word_vectors(word)
-    if not word.strip() or not len(found[0]):
-        raise UserError("tokens.init_token: no word to start from; set it, or dataset.superclass")
-    return found
-
-
-def interleave(named: Sequence[bool], own: TextCond, base: TextCond) -> TextCond:
-    """Rows with and without the concept, back in the prompts' order."""
-    joined = TextCond.cat([own, base])
-    left, right = iter(range(len(own))), iter(range(len(own), len(joined)))
-    order = [next(left) if n else next(right) for n in named]
-    return joined[torch.tensor(order, device=joined.tokens.device)]
