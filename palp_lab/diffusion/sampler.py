@@ -25,12 +25,13 @@ def sample(
     noise: Latents,
     steps: int,
     guidance: float,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Latents:
     """Clean latents from pure noise [b c h w] (unit variance).
 
     `scheduler` is a diffusers scheduler of the model's own prediction type (`set_timesteps`, `step`); ancestral ones
-    draw from `generator`. Equals the loop of the stock Stable Diffusion pipeline on the same noise.
+    draw from `generator` (one for all rows, or a list with one each). Equals the loop of the stock Stable Diffusion
+    pipeline on the same noise.
     """
     scheduler.set_timesteps(steps, device=noise.device)
     x_t = noise * getattr(scheduler, "init_noise_sigma", 1.0)

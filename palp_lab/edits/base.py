@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from palp_lab.model.base import AbstractModel
 from palp_lab.types import Capability, UserError
@@ -35,6 +36,14 @@ class AbstractEdits(nn.Module):
     @abstractmethod
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The trainable parameters with the names they are saved under."""
+
+    @abstractmethod
+    def merged(self) -> Mapping[str, Tensor]:
+        """Weights of the denoiser, by the names of diffusers, with the edit worked in; only those that differ."""
+
+    def lora(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]] | None:
+        """Weights and configuration as LoRA files hold them; None where the edit is no LoRA."""
+        return None
 
     def set_strength(self, strength: float) -> None:
         """The inference-time knob (LoRA scale); only 1 where a method has none."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from palp_lab.edits.base import AbstractEdits
 from palp_lab.model.base import AbstractModel
@@ -49,3 +49,6 @@ class FullEdits(AbstractEdits):
 
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         return ((name, weight) for name, weight in self.trained.named_parameters() if weight.requires_grad)
+
+    def merged(self) -> Mapping[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.parts()}

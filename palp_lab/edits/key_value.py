@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -115,6 +115,9 @@ class KeyValueEdits(AbstractEdits):
                 yield f"{path}.{_full_name(name)}.weight", weight
             for name, bias in own.biases.items():
                 yield f"{path}.{_full_name(name)}.bias", bias
+
+    def merged(self) -> Mapping[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.parts()}
 
 
 def _full_name(name: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from palp_lab.edits.base import AbstractEdits
 from palp_lab.model.base import AbstractModel
@@ -49,7 +49,7 @@ class LoraEdits(AbstractEdits):
         if self.adapter_name in getattr(denoiser, "peft_config", {}):
             raise ValueError("the model carries a LoRA already; detach it first")
         self.denoiser = [denoiser]  # in a list: the base is no part of this module
-        alpha = int(self.alpha) if self.alpha.is_integer() else self.alpha
+        alpha: Any = int(self.alpha) if self.alpha.is_integer() else self.alpha
         config = LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=list(self.targets))
         with torch.random.fork_rng(devices=[]):
             try:
@@ -108,3 +108,15 @@ class LoraEdits(AbstractEdits):
         for name, layer in self._layers.items():
             yield f"{name}.lora_A.weight", layer.lora_A[self.adapter_name].weight
             yield f"{name}.lora_B.weight", layer.lora_B[self.adapter_name].weight
+
+    @torch.no_grad()
+    def merged(self) -> Mapping[str, Tensor]:
+        return {
+            f"{name}.weight": layer.get_base_layer().weight + layer.get_delta_weight(self.adapter_name)
+            for name, layer in self._layers.items()
+        }
+
+    def lora(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        config = self.denoiser[0].peft_config[self.adapter_name].to_dict()
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        return {name: weight.detach() for name, weight in self.parts()}, plain

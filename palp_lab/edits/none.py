@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from torch import nn
+from torch import Tensor, nn
 
 from palp_lab.edits.base import AbstractEdits
 from palp_lab.model.base import AbstractModel
@@ -27,3 +27,6 @@ class NoEdits(AbstractEdits):
 
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         return ()
+
+    def merged(self) -> Mapping[str, Tensor]:
+        return {}

@@ -176,20 +176,24 @@ class AbstractModel(ABC):
         last = [_last_end(row, wanted) for row in ids]
         return torch.tensor(last, device=self.device)
 
-    @torch.no_grad()
     def base_text(self, prompts: Sequence[str]) -> TextCond:
         """Conditioning of prompts without any concept, without a graph. The text encoder is frozen, so that each
         prompt is encoded once, and alone: a row does not depend on which other rows were asked for first."""
         if "_encoded" not in self.__dict__:
             self._encoded: OrderedDict[str, TextCond] = OrderedDict()
-        for prompt in prompts:
+        for prompt in dict.fromkeys(prompts):
             if prompt not in self._encoded:
-                self._encoded[prompt] = self.encode_text(self.tokenize([prompt]))
+                self._encoded[prompt] = self._encode_alone(prompt)
             self._encoded.move_to_end(prompt)
         joined = TextCond.cat([self._encoded[prompt] for prompt in prompts])
         while len(self._encoded) > KEPT_PROMPTS:
             self._encoded.popitem(last=False)
         return joined
+
+    def _encode_alone(self, prompt: str) -> TextCond:
+        """As an ordinary tensor in the text encoder's own dtype, whatever mode the caller is in: it is kept."""
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return self.encode_text(self.tokenize([prompt]))
 
     @contextmanager
     def using(self, denoiser: nn.Module) -> Iterator[None]:

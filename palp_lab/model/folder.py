@@ -68,7 +68,7 @@ class Folder:
             raise UserError(f"model.path={self.path}: model_index.json names no {part}; give a full diffusers folder")
         module = importlib.import_module(library)
         module.utils.logging.disable_progress_bar()  # a line of our own log says that a model is opened
-        loader = getattr(module, name)
+        loader = getattr(module, str(name))
         more: dict[str, Any] = {}
         if dtype is not None:
             more["torch_dtype" if library == "diffusers" else "dtype"] = dtype

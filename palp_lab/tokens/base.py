@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,10 @@ class AbstractTokens(nn.Module):
     @abstractmethod
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The trainable parameters with the names they are saved under."""
+
+    def words(self) -> Mapping[str, Tensor]:
+        """The learned vectors [k d] as embedding files hold them (first text encoder); empty where none are learned."""
+        return {}
 
     def call(self, concept: Concept) -> str:
         """What fills the slot of a prompt, e.g. "<v>" or "sks cat"."""

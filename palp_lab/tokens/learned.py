@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -64,3 +64,6 @@ class LearnedTokens(AbstractTokens):
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         for number, vectors in enumerate(self.vectors):
             yield f"vectors.{number}", vectors
+
+    def words(self) -> Mapping[str, Tensor]:
+        return {self.placeholder: self.laid()[0].detach()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -82,3 +82,7 @@ class PerLayerTokens(AbstractTokens):
         for number, own in enumerate(self.vectors):
             for name, vectors in zip(self.names, own, strict=True):
                 yield f"{name}.{number}", vectors
+
+    def words(self) -> Mapping[str, Tensor]:
+        parted = self.laid()[0].detach().split(self.num_vectors)
+        return dict(zip(self.names, parted, strict=True))
