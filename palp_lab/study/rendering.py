@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from html import escape
 
 from palp_lab.study.intervals import Interval
 from palp_lab.study.table import Cell, Table
@@ -128,3 +129,30 @@ _TEX = {
 
 def _tex(text: str) -> str:
     return "".join(_TEX.get(letter, letter) for letter in text)
+
+
+def html(table: Table) -> str:
+    """The table for the page, wrapped so that a wide one scrolls; heads carry their scope for screen readers."""
+    wordy = set(_text_columns(table))
+    head = "".join(f'<th scope="col"{_class(i in wordy)}>{escape(name)}</th>' for i, name in enumerate(table.columns))
+    body = []
+    for row in table.rows:
+        cells = []
+        for column in range(len(row)):
+            mean, interval, best = plain(table, row, column)
+            text = f"<b>{escape(mean)}</b>" if best else escape(mean)
+            if column == 0:
+                cells.append(f'<th scope="row">{text}</th>')
+            else:
+                small = f"<small>{escape(interval)}</small>" if interval else ""
+                cells.append(f"<td{_class(column in wordy)}>{text}{small}</td>")
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.caption)}"><table>'
+        f"<caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _class(wordy: bool) -> str:
+    return ' class="words"' if wordy else ""

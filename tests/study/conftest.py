@@ -6,14 +6,17 @@ Every cell draws from its own seeded generator, concepts and prompts have effect
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
-from palp_lab.study.result import Bound, Cost, MetricValue, Protocol, Record, Result
+from palp_lab.study.result import Bound, Cost, MetricValue, Protocol, Record, Result, save_result
 
 METHODS = ("palp", "textual_inversion", "ti_db")
 CONCEPTS = ("cat 11", "robot 12", "teapot 13")
@@ -122,6 +125,63 @@ def make_study() -> list[Result]:
         for seed in SEEDS
         for target in (PROMPTS if method == "palp" else (None,))
     ]
+
+
+def draw(path: Path, *key: object) -> str:
+    """A 64 px picture of its own: a disc (the concept's colour) before a ground (the prompt's)."""
+    subject, ground, spot = (draws(part).integers(40, 230, 3) for part in (key[0], key[1], key))
+    canvas = Image.new("RGB", (64, 64), tuple(map(int, ground)))
+    pen = ImageDraw.Draw(canvas)
+    left = int(spot[0]) % 20 + 6
+    pen.ellipse((left, 16, left + 32, 50), fill=tuple(map(int, subject)))
+    pen.ellipse((left + 8, 24, left + 13, 29), fill="white")
+    pen.ellipse((left + 19, 24, left + 24, 29), fill="white")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)
+    return path.name
+
+
+def write_study(results: list[Result], folder: Path) -> Path:
+    """The study on disk: a folder per cell with result.json, pictures of the last step, bounds and a strip."""
+    for result in results:
+        place = folder / result.run
+        concept = str(result.axes["concept"])
+        records = tuple(
+            replace(
+                record,
+                images=tuple(
+                    f"images/{draw(place / 'images' / f'{result.run}-{i}-{s}.png', concept, record.prompt, s)}"
+                    for s in record.picture_seeds
+                ),
+            )
+            if record.step == STEPS[-1]
+            else record
+            for i, record in enumerate(result.records)
+        )
+        bounds = tuple(
+            replace(
+                bound,
+                images=tuple(
+                    f"bounds/{draw(place / 'bounds' / f'{bound.name}-{i}-{s}.png', concept if s else bound.name, i, s)}"
+                    for s in range(3)
+                ),
+            )
+            for i, bound in enumerate(result.bounds)
+        )
+        pictures: dict[str, dict[str, str]] = {}
+        for method, steps in {str(result.axes["method"]): STEPS, "base": (0,)}.items():
+            for step in steps:
+                draw(place / "strip" / method / f"{step}.png", concept, method, step)
+                pictures.setdefault(method, {})[str(step)] = f"{method}/{step}.png"
+        said = {"caption": "“a sketch of [...] in Paris”, noise level 0.8 of the clock, seed 7", "pictures": pictures}
+        (place / "strip" / "strip.json").write_text(json.dumps(said))
+        save_result(replace(result, records=records, bounds=bounds), place / "result.json")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(make_study(), tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,195 @@
+"""The page: one self-contained HTML file with the answer, the front, the pictures and the tables."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from palp_lab.study.directions import higher_is_better, label_of
+from palp_lab.study.figure import axis_words
+from palp_lab.study.gaps import Gaps
+from palp_lab.study.palette import BOUND_SENTENCES, BOUND_WORDS, styles, words
+from palp_lab.study.rendering import html, number, range_of
+from palp_lab.study.statistics import Comparison
+from palp_lab.study.study import Study
+from palp_lab.study.svg import front_svg, whisker_svg
+from palp_lab.study.table import Table
+from palp_lab.study.tables import comparison_table
+
+TILES = 4
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a person says about the study: title, question, and the command that makes it again."""
+
+    title: str
+    question: str
+    command: str
+    eyebrow: str = "PALP Lab report"
+
+
+def page(study: Study, gaps: Gaps, words_of: Words, images: Mapping[str, bytes], strip_caption: str = "") -> str:
+    """The HTML. `images` are PNGs by name: front, exposure, and optionally contact_sheet, strip, training."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    template = files("palp_lab.study").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    names = ("front", "exposure", "contact_sheet", "strip", "training")
+    uris = {name: data_uri(images[name]) if name in images else "" for name in names}
+    shown = _tables(study)
+    values: dict[str, Any] = {
+        "title": words_of.title,
+        "eyebrow": words_of.eyebrow,
+        "question": words_of.question,
+        "command": words_of.command,
+        "headline": study.headline,
+        "gaps": gaps,
+        "tiles": [{**tile, "whisker": Markup(tile["whisker"])} for tile in tiles(study)],
+        "versus": _versus(study),
+        "contents": _contents(uris),
+        "scope_words": _SCOPES[study.question.scope] if study.frame["own_target"].any() else "",
+        "chips": _chips(study),
+        "front_svg": Markup(front_svg([*study.curves, *study.knob_curves], study.anchors, study.axes)),
+        "front_alt": f"{axis_words(study.axes[0])} against {axis_words(study.axes[1])}. {study.headline.verdict}",
+        "sheet_alt": "Contact sheet: training photos, then pictures of every method for every prompt",
+        "sheet_width": min(png_width(images["contact_sheet"]), 1500) if "contact_sheet" in images else 0,
+        "exposure_alt": "Metrics over training steps, a line per method with its interval",
+        "resamples": study.question.resamples,
+        "reference": ", ".join(f"{label_of(a)} {number(r)}" for a, r in zip(study.axes, study.reference, strict=True)),
+        "volumes": "; ".join(_volumes(study)),
+        "bound_words": [(BOUND_WORDS[name], BOUND_SENTENCES[name]) for name in BOUND_WORDS if name in _bounds(study)],
+        "tables": {k: [Markup(t) for t in v] if isinstance(v, list) else Markup(v) for k, v in shown.items()},
+        "x_name": label_of(study.axes[0]),
+        "sizing": _sizing(study),
+        "images": uris,
+        "strip_caption": strip_caption,
+        **_provenance(study),
+    }  # fmt: skip
+    return environment.from_string(template).render(values)
+
+
+def data_uri(content: bytes) -> str:
+    """A PNG inside the page."""
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def png_width(content: bytes) -> int:
+    """The width a PNG states in its header, in pixels."""
+    return int.from_bytes(content[16:20], "big")
+
+
+def tiles(study: Study) -> list[dict[str, str]]:
+    """The differences that the headline rests on, each with its interval drawn around zero."""
+    chosen = _chosen(study.comparisons, *study.axes)
+    found = []
+    for one in chosen:
+        d = one.difference
+        better = higher_is_better(one.metric)
+        sign = 0 if d.holds_zero else (1 if d.mean > 0 else -1) * (1 if better is not False else -1)
+        kind, said = {
+            1: ("better", "better"),
+            -1: ("worse", "worse"),
+            0: ("open", "not separated: the interval holds 0"),
+        }[sign]
+        ends = [abs(end) for end in (d.mean, d.low, d.high) if end is not None]
+        pairs = f"{one.pairs} of {one.possible} pairs" if one.pairs < one.possible else f"{one.pairs} pairs"
+        found.append({
+            "what": label_of(one.metric), "at": f"at {one.at}", "mean": number(d.mean, signed=True), "kind": kind,
+            "interval": range_of(d, signed=True) or "no interval: too few pairs", "words": f"{said}; {pairs}",
+            "whisker": whisker_svg(d, 1.15 * max(ends) or 1.0),
+        })  # fmt: skip
+    return found
+
+
+def _chosen(comparisons: Sequence[Comparison], x: str, y: str) -> list[Comparison]:
+    at_steps = {one.metric: one for one in comparisons if one.at.startswith("step")}
+    equal = {one.metric: one for one in comparisons if one.at.startswith("equal")}
+    wanted = [at_steps.get(y), at_steps.get(x), equal.get(y), equal.get("elements") if y != "elements" else None]
+    return [one for one in wanted if one is not None][:TILES]
+
+
+def _versus(study: Study) -> str:
+    if not study.comparisons:
+        return ""
+    return f"{words(study.comparisons[0].challenger)} minus {words(study.comparisons[0].baseline)}"
+
+
+def _contents(uris: Mapping[str, str]) -> list[tuple[str, str]]:
+    names = {"front": "The front", "bounds": "Bounds", "pictures": "Pictures", "strip": "One-step estimates",
+             "numbers": "Numbers", "training": "Training", "gaps": "Not measured",
+             "reproduce": "Reproduce"}  # fmt: skip
+    absent = {"pictures": not uris["contact_sheet"], "strip": not uris["strip"]}
+    return [(anchor, name) for anchor, name in names.items() if not absent.get(anchor)]
+
+
+def _chips(study: Study) -> list[dict[str, str]]:
+    looks = styles(curve.series for curve in study.curves)
+    return [
+        {"series": curve.name, "name": words(curve.series) + (f", {curve.knob}" if curve.knob else ""),
+         "colour": looks[curve.series].colour}
+        for curve in (*study.curves, *study.knob_curves)
+    ]  # fmt: skip
+
+
+def _volumes(study: Study) -> list[str]:
+    return [f"{words(c.series)} {number(c.volume.mean)} {range_of(c.volume)}" for c in study.curves if c.volume]
+
+
+def _bounds(study: Study) -> set[str]:
+    return {anchor.name for anchor in study.anchors}
+
+
+def _tables(study: Study) -> dict[str, Any]:
+    by_name: dict[str, Table] = {table.name: table for table in study.tables}
+
+    def one(name: str) -> str:
+        return html(by_name[name]) if name in by_name else ""
+
+    return {
+        "methods": one(f"methods_{study.question.scope}"),
+        "prompts": [html(table) for name, table in by_name.items() if name.startswith("prompts_")],
+        "transfer": one("transfer"),
+        "bounds": one("bounds"),
+        "cost": one("cost"),
+        "comparison": html(comparison_table(study.comparisons)) if study.comparisons else "",
+    }
+
+
+def _sizing(study: Study) -> str:
+    found = [one for one in study.sizings if one.concepts is not None]
+    if not found:
+        return ""
+    plans = ", ".join(f"{one.concepts} concepts with {one.seeds} seed{'s' if one.seeds > 1 else ''}" for one in found)
+    return (
+        f"How large a study has to be: to find a difference of {number(found[0].difference)} in "
+        f"{label_of(study.axes[1])} with 80 % power, given the spread seen and {found[0].prompts} prompts: {plans}."
+    )
+
+
+def _provenance(study: Study) -> dict[str, Any]:
+    protocols = {(p.name, p.version, *(f"{k} {str(v)[:12]}" for k, v in sorted(p.hashes.items())))
+                 for p in (result.protocol for result in study.results) if p is not None}  # fmt: skip
+    versions: dict[str, set[str]] = {}
+    for result in study.results:
+        for name, value in result.versions.items():
+            versions.setdefault(name, set()).add(str(value))
+    axes = list(dict.fromkeys(axis for result in study.results for axis in result.axes))
+    return {
+        "protocol": "; ".join(" ".join(protocol) for protocol in sorted(protocols)) or "not stated",
+        "versions": ", ".join(f"{name} {' or '.join(sorted(found))}" for name, found in versions.items())
+        or "not stated",
+        "cell_columns": ["cell", *axes],
+        "cells": [[r.run, *("" if r.axes.get(a) is None else r.axes[a] for a in axes)] for r in study.results],
+    }
+
+
+_SCOPES = {
+    "own": "Shown are the prompts that a method was tuned for, and the same prompts for methods that have no target.",
+    "other": "Shown are prompts other than the one a method was tuned for.",
+    "all": "Shown are all prompts, tuned for or not.",
+}

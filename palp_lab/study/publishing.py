@@ -1,0 +1,97 @@
+"""From a study to files: pictures, tables, summary and page, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from palp_lab.study.contact_sheet import contact_sheet, strip
+from palp_lab.study.drawing import png_of
+from palp_lab.study.figure import front_figure, png
+from palp_lab.study.gaps import Gaps, gaps
+from palp_lab.study.gathering import sheet_blocks, sheet_prompts, strip_rows, training_logs
+from palp_lab.study.observations import metric_names
+from palp_lab.study.page import Words, page
+from palp_lab.study.palette import words
+from palp_lab.study.progress_figure import exposure_figure, training_figure
+from palp_lab.study.rendering import latex, markdown, tidy_csv
+from palp_lab.study.study import Study
+from palp_lab.study.tables import comparison_table
+from palp_lab.study.writing import write_bytes, write_text
+
+SUMMARY_SCHEMA = "palp_lab.summary/1"
+
+
+def publish(study: Study, words_of: Words, folder: Path) -> dict[str, Path]:
+    """Write everything a study has to show into `folder` and return the files by name.
+
+    front.png, exposure.png, tables.{md,tex,csv}, summary.json and report.html always; comparison.{md,tex,csv} where two
+    methods were compared; contact_sheet.png, strip.png and training.png where their material lies beside the results.
+    """
+    images, caption = draw(study, words_of.title)
+    open_ends = gaps(study.results)
+    written = {f"{name}.png": write_bytes(folder / f"{name}.png", content) for name, content in images.items()}
+    groups = {"tables": list(study.tables)}
+    if study.comparisons:
+        groups["comparison"] = [comparison_table(study.comparisons)]
+    renderers: dict[str, Callable[..., str]] = {"md": markdown, "tex": latex, "csv": tidy_csv}
+    for name, tables in groups.items():
+        for ending, render in renderers.items():
+            written[f"{name}.{ending}"] = write_text(folder / f"{name}.{ending}", render(tables))
+    text = json.dumps(summary(study, open_ends), indent=1, ensure_ascii=False, allow_nan=False)
+    written["summary.json"] = write_text(folder / "summary.json", text + "\n")
+    written["report.html"] = write_text(folder / "report.html", page(study, open_ends, words_of, images, caption))
+    return written
+
+
+def draw(study: Study, title: str) -> tuple[dict[str, bytes], str]:
+    """All pictures as PNG by name, and the caption of the strip (empty where there is no strip)."""
+    curves = [*study.curves, *study.knob_curves]
+    x, y = study.axes
+    measured = metric_names(study.scope)
+    progress = [y, *(["elements"] if "elements" in measured and y != "elements" else []), x]
+    images = {
+        "front": png(front_figure(curves, study.anchors, study.axes, title)),
+        "exposure": png(exposure_figure(study.scope, progress)),
+    }
+    prompts = sheet_prompts(study.results)
+    blocks = sheet_blocks(study.results, prompts)
+    if blocks:
+        images["contact_sheet"] = png_of(contact_sheet(prompts, blocks))
+    rows = strip_rows(study.results)
+    if rows is not None:
+        images["strip"] = png_of(strip(*rows))
+    training = training_figure(training_logs(study.results))
+    if training is not None:
+        images["training"] = png(training)
+    return images, rows[1] if rows is not None else ""
+
+
+def summary(study: Study, open_ends: Gaps) -> dict[str, Any]:
+    """The study's answer as plain data, for other programs: what summary.json holds."""
+    return {
+        "schema": SUMMARY_SCHEMA,
+        "axes": {"x": study.question.x, "y": study.question.y},
+        "scope": study.question.scope,
+        "cells": {"found": open_ends.cells, "expected": open_ends.expected, "runs": [r.run for r in study.results]},
+        "verdict": study.headline.verdict,
+        "sentences": list(study.headline.sentences),
+        "reference": list(study.reference),
+        "hypervolume": {curve.name: asdict(curve.volume) for curve in study.curves if curve.volume is not None},
+        "curves": [
+            {
+                "series": curve.series,
+                "label": words(curve.series),
+                "knob": curve.knob,
+                "points": [asdict(point) for point in curve.points],
+            }
+            for curve in (*study.curves, *study.knob_curves)
+        ],
+        "bounds": [asdict(anchor) for anchor in study.anchors],
+        "comparisons": [asdict(comparison) for comparison in study.comparisons],
+        "sizing": [asdict(one) for one in study.sizings],
+        "not_measured": list(open_ends.sentences),
+    }
