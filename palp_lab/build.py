@@ -67,7 +67,7 @@ def build(node: DictConfig, key: str, **given: Any) -> Any:
     _check_targets(node, key)
     options: dict[str, Any] = {"_convert_": "all"}
     if tuple(int(part) for part in hydra.__version__.split(".")[:2]) >= (1, 4):
-        options["_target_whitelist_"] = [f"{prefix}*" for prefix in allowed()]
+        options["_execution_whitelist_"] = [f"{prefix}*" for prefix in allowed()]
     try:
         return instantiate(node, **options, **given)
     except InstantiationException as error:

@@ -105,14 +105,14 @@ def _keys(verb: str, overrides: list[str]) -> Iterator[str]:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from palp_lab.composition import VERSION_BASE
+    from palp_lab.composition import version_options
 
     folder = conf_folder()
     yield from (p.name for p in folder.iterdir() if p.is_dir())
     for attempt in (overrides, []):
         GlobalHydra.instance().clear()
         try:
-            with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(folder)):
+            with initialize_config_dir(config_dir=str(folder), **version_options(initialize_config_dir)):
                 yield from dotted(OmegaConf.to_container(compose(verb, overrides=attempt), resolve=False))
             return
         except Exception:

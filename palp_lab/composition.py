@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 VERSION_BASE = "1.3"
-"""Hydra's behaviour this project is written for; hydra 1.4 accepts it too."""
+"""Hydra's behaviour this project is written for. Hydra 1.4 has no other and warns about being told."""
 
 
 def conf_folder() -> Path:
@@ -38,7 +39,17 @@ def register_resolvers() -> None:
     processes of a launcher have them as well."""
     from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("cell_label", cell_label, replace=True)
+    # OmegaConf 2.4, which hydra 1.4 needs, has renamed it
+    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+    register("cell_label", cell_label, replace=True)
+
+
+def version_options(entry: Callable[..., Any]) -> dict[str, Any]:
+    """The `version_base` argument for an entry point of Hydra 1.3, nothing for one of a later line."""
+    import hydra
+
+    later = "execution_whitelist" in inspect.signature(hydra.main).parameters
+    return {} if later or "version_base" not in inspect.signature(entry).parameters else {"version_base": VERSION_BASE}
 
 
 def fill_labels(config: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -73,7 +84,7 @@ def compose(verb: str = "run", *overrides: str, config_dir: str | Path | None = 
     extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+        with initialize_config_dir(config_dir=str(conf_folder()), **version_options(initialize_config_dir)):
             whole = hydra_compose(verb, overrides=[*overrides, *extra], return_hydra_config=True)
     except Exception as error:
         line = explain(error, verb, list(overrides))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from palp_lab.build import allowed
 from palp_lab.cli_errors import explain, first_line
-from palp_lab.composition import VERSION_BASE, conf_folder, fill_labels, register_resolvers
+from palp_lab.composition import conf_folder, fill_labels, register_resolvers, version_options
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 STATUS = "status.json"
 """Left in every job's folder: running, done or failed. A job that is still running when its sweep is over was lost."""
+
+HYDRAS_OWN = ("hydra.*", "hydra_plugins.*", "logging.*")
+"""What Hydra's own configuration names: launchers, sweepers, log handlers."""
 
 FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve"}
 
@@ -38,7 +44,8 @@ def launch(verb: str, arguments: list[str]) -> int:
     flags = [word for word in arguments if word in FLAGS]
     before, sys.argv = sys.argv, [sys.argv[0], *flags, *(word for word in arguments if word not in FLAGS)]
     try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name=verb)(task)()
+        program = hydra.main(config_path=str(conf_folder()), config_name=verb, **hydra_options(hydra.main))
+        program(task)()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -58,6 +65,14 @@ def launch(verb: str, arguments: list[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def hydra_options(entry: Callable[..., Any]) -> dict[str, Any]:
+    """What each line of Hydra wants to be told: 1.3 the behaviour it is to keep, 1.4 also what configuration may run."""
+    options = version_options(entry)
+    if "execution_whitelist" in inspect.signature(entry).parameters:
+        options["execution_whitelist"] = [*(f"{prefix}*" for prefix in allowed()), *HYDRAS_OWN]
+    return options
 
 
 def complain(line: str, status: int) -> int:
