@@ -39,8 +39,9 @@ def register_resolvers() -> None:
     processes of a launcher have them as well."""
     from omegaconf import OmegaConf
 
-    # OmegaConf 2.4, which hydra 1.4 needs, has renamed it
-    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+    # OmegaConf 2.4, which hydra 1.4 needs, gives the older name to what 2.3 calls the new one
+    later = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
+    register = OmegaConf.register_resolver if later else OmegaConf.register_new_resolver
     register("cell_label", cell_label, replace=True)
 
 

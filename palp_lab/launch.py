@@ -68,7 +68,7 @@ def launch(verb: str, arguments: list[str]) -> int:
 
 
 def hydra_options(entry: Callable[..., Any]) -> dict[str, Any]:
-    """What each line of Hydra wants to be told: 1.3 the behaviour it is to keep, 1.4 also what configuration may run."""
+    """What each line of Hydra wants to be told: 1.3 the behaviour to keep, 1.4 what a configuration may run."""
     options = version_options(entry)
     if "execution_whitelist" in inspect.signature(entry).parameters:
         options["execution_whitelist"] = [*(f"{prefix}*" for prefix in allowed()), *HYDRAS_OWN]
