@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from palp_lab.study.study import Study
 
 STEP = "trainer/global_step"
 """The one step axis of everything that is logged, as Lightning names it."""
@@ -120,3 +123,26 @@ def send_report(run: Any, folder: Path, front: Sequence[Mapping[str, Any]]) -> N
         if path.is_file():
             artifact.add_file(str(path), name=path.name)
     run.log_artifact(artifact)
+
+
+def send_to_wandb(study: Study, written: Mapping[str, Path], folder: Path, logger: Any, study_name: str) -> None:
+    """A study's report as a run of its own (job_type report) in the group of its cells.
+
+    `logger` holds the keys of conf/logger/wandb.yaml; `written` are the report's files, all inside `folder`.
+    """
+    runs = sorted(result.run for result in study.results)
+    config = {"axes": list(study.axes), "cells": len(runs), "verdict": study.headline.verdict}
+    x, y = study.axes
+    front = [
+        {"series": curve.name, "step": point.label, x: point.x.mean, y: point.y.mean, "on the front": point.on_front}
+        for curve in (*study.curves, *study.knob_curves)
+        for point in curve.points
+    ]
+    with open_run(project_of(logger), run_id(study_name, "report"), study_name, "report", config, folder) as run:
+        send_report(run, folder, front)
+        send_summary(run, {f"hypervolume/{c.name}": c.volume.mean for c in study.curves if c.volume is not None})
+
+
+def project_of(logger: Any) -> Project:
+    """The project a logger's configuration names."""
+    return Project(logger.project, logger.entity, logger.mode, logger.group, tuple(logger.tags))

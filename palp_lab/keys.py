@@ -1,0 +1,122 @@
+"""What a cell of a study is keyed by: the inputs of its three stages, its hash and its name.
+
+A stage (train, pictures, scores) is keyed by all that decides its bytes, the machine included. The hash of a cell,
+under which studies remember its result, leaves the machine out: a study grows over machines, and the result says where
+it was made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.study.store import digest
+
+if TYPE_CHECKING:
+    from palp_lab.dataset.concept import Concept
+
+VERSIONS = {"train": 1, "pictures": 1, "scores": 1}
+"""Raised when the code of a stage no longer gives what it gave for the same inputs. Refactoring leaves it alone, so
+that the results of long studies stay good."""
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft")
+"""Their versions are part of a stage's key: they compute it."""
+
+READ_BY: dict[str, frozenset[str]] = {
+    "train": frozenset({
+        "seed", "model", "dataset", "tokens", "edits", "losses", "optimizer", "trainer", "checkpoints", "dtype",
+    }),
+    "pictures": frozenset({"generate", "prompts"}),
+    "scores": frozenset({"metrics"}),
+    "none": frozenset({
+        "target", "targets_file", "device", "threads", "output", "store", "study_name", "dry_run", "labels", "log",
+        "logger", "verb", "name", "ledger", "results",
+    }),
+}  # fmt: skip
+"""Which stage reads which top-level key of the configuration. `target` and the machine's keys enter by themselves; a
+key that is listed nowhere counts as an input of the training, so that nothing new can be forgotten."""
+
+UNREAD = {
+    "model": {"path", "revision", "variant"},
+    "dataset": {"path", "folder", "root", "cache"},
+    "trainer": {"save_every", "gallery"},
+    "generate": {"batch_size"},
+}
+"""Keys inside those nodes that do not change what comes out: paths (the content is hashed instead), how often
+something is saved or shown, how many pictures share a batch."""
+
+
+def machine(device: str, threads: int) -> dict[str, Any]:
+    """What computes: kind of device, threads, and the versions of the libraries."""
+    return {"device": device, "threads": threads, **{name: version(name) for name in LIBRARIES}}
+
+
+def read_by(stage: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved configuration a stage reads."""
+    elsewhere = frozenset().union(*(keys for name, keys in READ_BY.items() if name != stage))
+    known = READ_BY[stage]
+    mine = [key for key in config if key in known or (stage == "train" and key not in elsewhere)]
+    return {key: _without(config[key], UNREAD.get(key, set())) for key in mine}
+
+
+def describe_concept(concept: Concept) -> dict[str, Any]:
+    """A concept as plain data: the pictures by their hash, and the words."""
+    return {
+        "photos": concept.digest,
+        "superclass": concept.superclass,
+        "placeholder": concept.placeholder,
+        "description": concept.description,
+    }
+
+
+def train_inputs(config: Mapping[str, Any], model: str, concept: Concept, target: str | None) -> dict[str, Any]:
+    """What decides an adapter. `target` is None for a method that has none, so that all its cells share a training."""
+    return {
+        "version": VERSIONS["train"],
+        "config": read_by("train", config),
+        "model": model,
+        "concept": describe_concept(concept),
+        "target": target,
+    }
+
+
+def picture_inputs(
+    config: Mapping[str, Any], who: Mapping[str, Any], sentences: Sequence[str], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """What decides a set of pictures. `who` draws: an adapter's training, step and strength, or the base model and how
+    it fills the slot."""
+    return {
+        "version": VERSIONS["pictures"],
+        "config": {"generate": read_by("pictures", config)["generate"]},
+        "who": dict(who),
+        "sentences": list(sentences),
+        "seeds": list(seeds),
+    }
+
+
+def score_inputs(protocol: Mapping[str, Any], pictures: Sequence[str], concept: Concept) -> dict[str, Any]:
+    """What decides numbers: the protocol with its hashes, the pictures by the keys of their stages, the photos."""
+    return {
+        "version": VERSIONS["scores"],
+        "protocol": dict(protocol),
+        "pictures": list(pictures),
+        "concept": describe_concept(concept),
+    }
+
+
+def cell_hash(config: Mapping[str, Any], train: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+    """The hash of a cell: everything that is trained, generated and scored, on whatever machine."""
+    return digest({"train": train, "pictures": read_by("pictures", config), "protocol": dict(protocol)})
+
+
+def cell_name(labels: Mapping[str, Any], concept: str, seed: int, target: str | None, run: str) -> str:
+    """A folder's name that a person can read and no other cell has: method, concept, seed, target, 8 digits."""
+    words = [labels.get("method"), concept, labels.get("model"), f"seed{seed}", target and target.replace("{}", "")]
+    slugs = [re.sub(r"[^a-z0-9]+", "-", str(word).lower()).strip("-")[:40].strip("-") for word in words if word]
+    return "_".join([*(slug for slug in slugs if slug), run[:8]])
+
+
+def _without(node: Any, keys: set[str]) -> Any:
+    return {key: value for key, value in node.items() if key not in keys} if isinstance(node, Mapping) else node

@@ -1,0 +1,132 @@
+"""What a run would need before it is run: stages that are there, hours, gigabytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from palp_lab.build import build
+from palp_lab.keys import digest
+
+if TYPE_CHECKING:
+    from palp_lab.cell import Cell
+
+PICTURE_BYTES = 1.5
+"""Bytes of a PNG per pixel (ours; three channels, which compress to about half)."""
+PASSES = {"subject": 3.0, "judge": 4.0}
+"""Cost of a training row in passes of the denoiser without a graph: forward and backward count as three; a loss with a
+target adds four, two judges under two prompts each (ours, from counting)."""
+SECONDS_PER_SCORE = 0.05
+"""Per scored picture (ours; a tiny CLIP, an identity encoder and a reader on one core)."""
+
+_pass_seconds: dict[str, float] = {}
+
+
+def plan_cell(cell: Cell) -> dict[str, Any]:
+    """A cell as plain data: its hash, its labels, and every stage with whether it is there, seconds and bytes."""
+    stages: list[tuple[str, int | str]] = [("train", 0)]
+    for step in (*cell.steps, *cell.fills):
+        stages += [("pictures", step)]
+    stages += [("scores", step) for step in cell.steps] + [("bounds", 0)]
+    rows = []
+    for kind, step in stages:
+        inputs = cell.stage_inputs(kind, step)
+        there = cell.store.find(kind, inputs, thorough=False) is not None
+        seconds, size = (0.0, 0) if there else estimate(cell, kind, step)
+        rows.append({"kind": kind, "key": digest(inputs), "there": there, "seconds": seconds, "bytes": size})
+    labels = {"method": cell.config.labels.method, "concept": cell.concept.name, "seed": int(cell.config.seed)}
+    return {"run": cell.run, **labels, "target": cell.target, "stages": rows}
+
+
+def print_plan(cells: Iterable[Mapping[str, Any]]) -> None:
+    """One line per cell and the sums; a stage that cells share counts once."""
+    counted: set[str] = set()
+    seconds, size, missing = 0.0, 0, 0
+    listed = list(cells)
+    for cell in listed:
+        todo = [stage for stage in cell["stages"] if not stage["there"]]
+        fresh = [stage for stage in todo if stage["key"] not in counted]
+        counted.update(stage["key"] for stage in fresh)
+        own = sum(stage["seconds"] for stage in fresh)
+        seconds, size = seconds + own, size + sum(stage["bytes"] for stage in fresh)
+        missing += bool(todo)
+        state = "finished" if not todo else ", ".join(dict.fromkeys(stage["kind"] for stage in todo)) + " to do"
+        words = [cell["run"][:8], str(cell["method"]), cell["concept"], f"seed {cell['seed']}", cell["target"] or ""]
+        print("  ".join(word for word in words if word) + f"  {state}  ({duration(own)})")
+    print(
+        f"{len(listed)} cells, {missing} to do: about {duration(seconds)} of one process and {size / 1e9:.2f} GB; "
+        "training from what earlier ones took where there are any like it, else from one timed pass of the model"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time a person can plan with."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def estimate(cell: Cell, kind: str, step: int | str) -> tuple[float, int]:
+    """Seconds and bytes of a missing stage."""
+    how, side = cell.config.generate, cell.model.resolution
+    if kind == "train":
+        return training_seconds(cell), adapter_bytes(cell) * len(cell.steps)
+    texts = len(cell.sentences) + len(cell.drift)
+    count = texts * len(cell.seeds)
+    if kind == "pictures":
+        rows = 1 if how.guidance == 1 else 2
+        return count * (int(how.steps) * rows + 1) * pass_seconds(cell), int(count * side * side * PICTURE_BYTES)
+    return count * SECONDS_PER_SCORE, count * 1000
+
+
+def training_seconds(cell: Cell) -> float:
+    """From the median of like trainings in the store: same model, machine, losses, batch; scaled to the steps."""
+    how = cell.config.trainer
+    mine = _kind_of_training(cell.stage_inputs("train"))
+    rates = sorted(
+        seconds / inputs["config"]["trainer"]["max_steps"]
+        for inputs, seconds, _ in cell.store.measured("train")
+        if _kind_of_training(inputs) == mine
+    )
+    if rates:
+        return rates[len(rates) // 2] * int(how.max_steps)
+    passes = PASSES["subject"] * len({role for loss in cell.losses.values() for role in loss.reads})
+    passes += PASSES["judge"] * (cell.target is not None)
+    return int(how.max_steps) * int(how.batch_size) * passes * pass_seconds(cell)
+
+
+def _kind_of_training(inputs: Mapping[str, Any]) -> str:
+    config = inputs["config"]
+    shape = [inputs["model"], inputs.get("machine"), sorted(config["losses"]), config["trainer"]["batch_size"]]
+    return digest({"shape": [*shape, config["edits"], config["trainer"].get("accumulate")]})
+
+
+def pass_seconds(cell: Cell) -> float:
+    """Seconds per row of one pass of the denoiser without a graph, timed once per process."""
+    key = cell.model.fingerprint
+    if key not in _pass_seconds:
+        rows = 2
+        x_t = torch.zeros(rows, *cell.model.latent_shape, device=cell.model.device)
+        t = torch.zeros(rows, dtype=torch.long, device=cell.model.device)
+        cond = cell.model.base_text([""] * rows)
+        with torch.no_grad():
+            cell.model.predict(x_t, t, cond)
+            began = time.perf_counter()
+            cell.model.predict(x_t, t, cond)
+        _pass_seconds[key] = (time.perf_counter() - began) / rows
+    return _pass_seconds[key]
+
+
+def adapter_bytes(cell: Cell) -> int:
+    """Size of one saved adapter: four bytes per trainable number."""
+    from palp_lab.adapter import Adapter
+
+    tokens, edits = build(cell.config.tokens, "tokens"), build(cell.config.edits, "edits")
+    adapter = Adapter(cell.model, tokens, edits, cell.concept)
+    try:
+        return 4 * sum(parameter.numel() for _, parameter in adapter.parts())
+    finally:
+        edits.detach()

@@ -1,0 +1,195 @@
+"""palp-lab run: one cell of a study, train -> generate -> score -> result.json; with -m a sweep and its report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.study.sweeps import current, leave_cells
+from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from palp_lab.cell import Cell
+    from palp_lab.study.result import Result
+
+logger = logging.getLogger(__name__)
+
+NAN = float("nan")
+
+
+def run(config: DictConfig) -> tuple[float, float]:
+    """Runs what is missing of a cell and returns its text alignment and identity at the last step (image alignment
+    where identity is not measured; NaN where neither is), for sweepers that search.
+
+    With `targets_file` a method that has a target is run once per line, and the means are returned. With `dry_run`
+    nothing is made; what would be is listed. Raises UserError for what the user can mend.
+    """
+    cells = list(open_cells(config))
+    if config.dry_run:
+        from palp_lab.plan import plan_cell, print_plan
+
+        plans = [plan_cell(cell) for cell in cells]
+        leave_cells(plans)
+        if (job := current()) is None or not job.swept:
+            print_plan(plans)
+        return NAN, NAN
+    finished = [(cell, run_cell(cell)) for cell in cells]
+    from palp_lab.result_folder import RESULT, result_folder
+
+    folders = {cell.run: result_folder(cell) for cell, _ in finished}
+    leave_cells({"run": cell.run, "result": str((folders[cell.run] / RESULT).resolve())} for cell, _ in finished)
+    for folder in folders.values():
+        logger.info("%s", folder)
+    values = [objectives(result) for _, result in finished]
+    return tuple(sum(column) / len(column) for column in zip(*values, strict=True))  # type: ignore[return-value]
+
+
+def open_cells(config: DictConfig) -> Iterator[Cell]:
+    """The cells of a configuration: one, or one per line of `targets_file`; cells that turn out equal come once."""
+    from omegaconf import OmegaConf
+
+    from palp_lab.cell import Cell
+
+    if config.targets_file is None:
+        yield Cell(config)
+        return
+    seen: set[str] = set()
+    for target in read_targets(Path(config.targets_file)):
+        own = OmegaConf.merge(config, {"target": target})
+        cell = Cell(own)  # type: ignore[arg-type]
+        if cell.run not in seen:
+            seen.add(cell.run)
+            yield cell
+
+
+def read_targets(path: Path) -> list[str]:
+    """One target per line; empty lines and those that begin with # are passed over."""
+    from palp_lab.dataset.concept import check_sentence
+    from palp_lab.study.fields import read_text
+
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
+    found = [
+        check_sentence(line, f"{path}, line {number}") for number, line in lines if line and not line.startswith("#")
+    ]
+    if not found:
+        raise UserError(f"{path}: holds no target; write one sentence with {{}} per line")
+    return found
+
+
+def run_cell(cell: Cell) -> Result:
+    """The result of a cell: from the study's ledger if it is known there, else from its stages, made where missing."""
+    from palp_lab.result_folder import RESULT, publish, result_folder
+    from palp_lab.study.result import save_result
+
+    ledger = Path(cell.config.ledger) if cell.config.ledger else None
+    if ledger is not None and (known := known_result(ledger, cell.run)) is not None:
+        logger.info("%s: known from %s", cell.run[:8], ledger)
+        if not (path := result_folder(cell) / RESULT).exists():
+            save_result(known, path)
+        return known
+    with wandb_run(cell) as tracked:
+        from palp_lab.engine.loggers import build_loggers
+
+        training = cell.train(build_loggers(tracked))
+        result = publish(cell, training)
+        if tracked is not None:
+            send(tracked, result, result_folder(cell))
+    if ledger is not None:
+        remember(ledger, result)
+    return result
+
+
+def known_result(ledger: Path, run: str) -> Result | None:
+    """A cell's line in a ledger."""
+    from palp_lab.study.ledger import read_jsonl
+
+    return next((result for result in read_jsonl(ledger) if result.run == run), None) if ledger.exists() else None
+
+
+def remember(ledger: Path, result: Result) -> None:
+    """Adds a finished cell to a ledger; several processes may."""
+    from palp_lab.study.ledger import merge_jsonl
+    from palp_lab.study.locks import locked
+
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with locked(ledger.with_name(f".{ledger.name}.lock"), str(ledger)):
+        merge_jsonl(ledger, [result])
+
+
+def objectives(result: Result) -> tuple[float, float]:
+    """Text alignment and identity, means over the prompts with the concept at the last step."""
+    last = max((record.step for record in result.records), default=0)
+    records = [record for record in result.records if record.step == last]
+
+    def mean(*names: str) -> float:
+        for name in names:
+            found = [r.metrics[name].value for r in records if name in r.metrics]
+            values = [value for value in found if value is not None]
+            if values:
+                return sum(values) / len(values)
+        return NAN
+
+    return mean("text_alignment"), mean("identity", "image_alignment")
+
+
+@contextmanager
+def wandb_run(cell: Cell) -> Iterator[Any]:
+    """The cell's Weights & Biases run where logger=wandb, else None."""
+    if cell.config.logger.name != "wandb":
+        yield None
+        return
+    from palp_lab.result_folder import result_folder
+    from palp_lab.study.sinks import open_run, project_of, run_id
+
+    config, folder = cell.config, result_folder(cell)
+    project = project_of(config.logger)
+    id = run_id(str(config.study_name), str(config.verb), cell.run)
+    with open_run(project, id, folder.name, str(config.verb), cell.plain, folder) as opened:
+        yield opened
+
+
+def send(tracked: Any, result: Result, folder: Path) -> None:
+    """A result's pictures with what was measured on each, and its final numbers."""
+    from palp_lab.study.sinks import send_pictures, send_summary
+
+    last = max(record.step for record in result.records)
+    rows: list[dict[str, Any]] = []
+    for record in result.records:
+        if record.step != last:
+            continue
+        for i, (image, seed) in enumerate(zip(record.images, record.picture_seeds, strict=True)):
+            each = {name: m.per_image[i] for name, m in record.metrics.items() if m.per_image and len(m.per_image) > i}
+            rows.append({"image": folder / image, "step": last, "prompt": record.prompt, "seed": seed, **each})
+    send_pictures(tracked, rows)
+    text, likeness = objectives(result)
+    send_summary(tracked, {"text_alignment": text, "identity": likeness, "seconds": result.cost.seconds})
+
+
+def end_sweep(config: DictConfig, cells: Sequence[Mapping[str, Any]]) -> None:
+    """After the last cell of a sweep: the plan of a dry run, or the report of all cells that have a result."""
+    from omegaconf import OmegaConf
+
+    if config.dry_run:
+        from palp_lab.plan import print_plan
+
+        print_plan(cells)
+        return
+    from palp_lab.report import report
+    from palp_lab.result_folder import study_folder
+
+    folder = study_folder(config)
+    asked = {
+        **OmegaConf.to_container(config.report, resolve=True),  # type: ignore[dict-item]
+        "results": [cell["result"] for cell in cells],
+        "folder": str(folder),
+        "logger": OmegaConf.to_container(config.logger, resolve=True),
+        "study_name": str(config.study_name),
+        "seed": 0,
+    }
+    report(OmegaConf.create(asked))
+    print(f"  {folder / 'cells'}: pictures, adapters and numbers of each cell")

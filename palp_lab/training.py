@@ -1,0 +1,86 @@
+"""The training stage of a configuration: objects built, handed to `train_adapter`, and its outcome as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.build import build
+from palp_lab.train import train_adapter
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from palp_lab.dataset.concept import AbstractDataset
+    from palp_lab.engine.settings import RunSettings
+    from palp_lab.losses.base import AbstractLoss
+    from palp_lab.model.base import AbstractModel
+
+GALLERY_SENTENCES = 4
+"""Sentences of the sheets that are drawn during training (ours)."""
+
+
+def train_stage(
+    config: DictConfig,
+    model: AbstractModel,
+    dataset: AbstractDataset,
+    losses: Mapping[str, AbstractLoss],
+    target: str | None,
+    sentences: Sequence[str],
+    folder: Path,
+    loggers: Sequence[Any] = (),
+) -> dict[str, Any]:
+    """Trains what the configuration says into a folder, or goes on where an earlier process was stopped.
+
+    `target` is None for a method that has none. Returns what the stage says about itself: its cost.
+    """
+    plain = as_plain(config)
+    outcome = train_adapter(
+        model,
+        dataset,
+        build(config.tokens, "tokens"),
+        build(config.edits, "edits"),
+        losses,
+        captions=list(plain["captions"]),
+        folder=folder,
+        settings=read_settings(plain, sentences),
+        seed=int(plain["seed"]),
+        target=target,
+        steps=[int(step) for step in plain["checkpoints"]],
+        stages=plain.get("stages") or (),
+        about={"tokens": plain["tokens"], "edits": plain["edits"], "model": plain["model"], "labels": plain["labels"]},
+        loggers=loggers,
+    )
+    return {"cost": dict(outcome.cost), "seconds": outcome.cost["seconds"], "report": list(outcome.report)}
+
+
+def read_settings(plain: Mapping[str, Any], sentences: Sequence[str] = ()) -> RunSettings:
+    """How a resolved configuration trains. Sheets during training show the first `sentences`."""
+    from palp_lab.engine.settings import (
+        Augmentation,
+        GallerySettings,
+        LogSettings,
+        OptimizerSettings,
+        RunSettings,
+        TrainerSettings,
+    )
+
+    how = plain["generate"]
+    gallery = GallerySettings(
+        tuple(sentences[:GALLERY_SENTENCES]), (0, 1), how["scheduler"], int(how["steps"]), float(how["guidance"])
+    )
+    return RunSettings(
+        TrainerSettings(**plain["trainer"]),
+        OptimizerSettings(**plain["optimizer"]),
+        LogSettings(**plain["log"]),
+        Augmentation(**plain["augment"]),
+        gallery,
+    )
+
+
+def as_plain(config: DictConfig) -> dict[str, Any]:
+    """A resolved configuration as plain data."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
