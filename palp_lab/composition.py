@@ -63,6 +63,16 @@ def fill_labels(config: DictConfig, choices: Mapping[str, Any]) -> None:
                 config.labels[axis] = choices.get(str(axis))
 
 
+def without_hydra(whole: DictConfig) -> DictConfig:
+    """A copy of a composed configuration without Hydra's own node."""
+    from omegaconf import open_dict
+
+    config = whole.copy()
+    with open_dict(config):
+        config.pop("hydra", None)
+    return config
+
+
 def compose(verb: str = "run", *overrides: str, config_dir: str | Path | None = None) -> DictConfig:
     """The configuration `palp-lab <verb> <overrides>` would run with, for notebooks.
 
@@ -92,10 +102,6 @@ def compose(verb: str = "run", *overrides: str, config_dir: str | Path | None = 
         if line is None:
             raise
         raise UserError(line) from error
-    choices = dict(whole.hydra.runtime.choices)
-    from omegaconf import open_dict
-
-    with open_dict(whole):
-        del whole["hydra"]
-    fill_labels(whole, choices)
-    return whole
+    config = without_hydra(whole)
+    fill_labels(config, whole.hydra.runtime.choices)
+    return config

@@ -101,10 +101,10 @@ def _disk(config: DictConfig) -> Finding:
 
 
 def _model(config: DictConfig) -> Finding:
-    from palp_lab.build import build, build_device, build_dtype
+    from palp_lab.build import build
 
     try:
-        model = build(config.model, "model", device=build_device(config.device), dtype=build_dtype(config.dtype))
+        model = build(config.model, "model", device=str(config.device), dtype=str(config.dtype))
     except UserError as error:
         return Finding("model", str(config.labels.model), str(error))
     except Exception as error:

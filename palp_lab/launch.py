@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from palp_lab.build import allowed
 from palp_lab.cli_errors import explain, first_line
 from palp_lab.composition import conf_folder, fill_labels, register_resolvers, version_options
+from palp_lab.study.sweeps import Job, begin
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def job(verb: str, config: DictConfig) -> Any:
     fill_labels(config, about.runtime.choices)
     overrides = list(about.overrides.task)
     leave_status(folder, "running", overrides=overrides)
+    begin(Job(folder, dict(word.lstrip("+~").partition("=")[::2] for word in overrides), swept))
     try:
         value = _call(verb, config, swept)
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 
-from palp_lab.launch import STATUS
+from palp_lab.cli_errors import first_line
+from palp_lab.composition import without_hydra
+from palp_lab.launch import STATUS, complain, keep_traceback
+from palp_lab.study.sweeps import cells_of
+from palp_lab.types import UserError
 
 _sweeps: list[Path] = []
 """The folder of the sweep this process drives, from its start to its verdict."""
@@ -23,9 +28,29 @@ class NameFailures(Callback):
         _sweeps[:] = [Path(config.hydra.sweep.dir)]
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Raises SystemExit(1) where a job failed. Hydra swallows exceptions of callbacks, but not this one."""
-        if name_failures():
-            raise SystemExit(1)
+        """Lets the verb close the sweep with what was finished, then raises SystemExit(1) where a job failed. Hydra
+        swallows exceptions of callbacks, but not this one."""
+        status = close_sweep(config)
+        if name_failures() or status:
+            raise SystemExit(status or 1)
+
+
+def close_sweep(config: Any) -> int:
+    """Calls the verb's `end_sweep(config, cells)`, where it has one, with all cells its jobs left. Returns the exit
+    status: 0, or 1 where that failed; the cells' results are safe either way."""
+    module = importlib.import_module(f"palp_lab.{config.hydra.job.name}")
+    end_sweep = getattr(module, "end_sweep", None)
+    folder = Path(config.hydra.sweep.dir)
+    if end_sweep is None or not (cells := cells_of(folder)):
+        return 0
+    try:
+        end_sweep(without_hydra(config), cells)
+    except UserError as error:
+        return complain(f"the sweep's end: {error}", 1)
+    except Exception as error:
+        line = f"{type(error).__name__}: {first_line(str(error))}"
+        return complain(f"the sweep's end: {line} (traceback: {keep_traceback(folder)})", 1)
+    return 0
 
 
 def name_failures() -> int:
