@@ -47,7 +47,7 @@ def train_adapter(
     edits: AbstractEdits,
     losses: Mapping[str, AbstractLoss],
     *,
-    captions: Sequence[str],
+    captions: str | Sequence[str | None],
     folder: Path,
     settings: RunSettings | None = None,
     seed: int = 0,
@@ -64,7 +64,7 @@ def train_adapter(
         model: the base; bitwise what it was afterwards.
         dataset: gives the concept and, if it has them, pictures of the class.
         losses: by name; each draws from its own random streams.
-        captions: sentences with one slot; one is drawn per row and step.
+        captions: sentences with one slot, or names of sets; one is drawn per row and step.
         folder: gets adapters/step_000100.safetensors, log.csv, gallery/ and scratch/.
         target: the prompt an aligned method tunes for, a sentence with one slot.
         steps: optimizer steps after which the adapter is kept; the last one always is.
@@ -77,6 +77,7 @@ def train_adapter(
         UserError: for what the user can mend: a missing target, a loss that is not finite, a checkpoint of another run.
     """
     from palp_lab.adapter import Adapter
+    from palp_lab.dataset.captions import read_captions
     from palp_lab.engine.callbacks import peak_memory, step_path
     from palp_lab.engine.fit import fit
     from palp_lab.engine.personalizer import Personalizer
@@ -85,7 +86,8 @@ def train_adapter(
     from palp_lab.engine.stages import Stages
 
     settings = settings or RunSettings()
-    _check(losses, captions, target)
+    _check(losses, target)
+    captions = read_captions(captions)
     concept = dataset.concept()
     if any(Role.PRIOR in loss.reads for loss in losses.values()) and prior is None:
         prior = class_pictures(model, concept, dataset, losses, folder)
@@ -118,7 +120,7 @@ def train_adapter(
     return TrainingOutcome(folder, adapters, cost, folder / "log.csv", report)
 
 
-def _check(losses: Mapping[str, AbstractLoss], captions: Sequence[str], target: str | None) -> None:
+def _check(losses: Mapping[str, AbstractLoss], target: str | None) -> None:
     from palp_lab.dataset.concept import check_sentence
 
     if not losses:
@@ -126,8 +128,6 @@ def _check(losses: Mapping[str, AbstractLoss], captions: Sequence[str], target: 
     for name, loss in losses.items():
         if loss.needs_target and target is None:
             raise UserError(f"target: losses.{name} needs a target prompt; add 'target=\"a sketch of {{}} in Paris\"'")
-    for caption in captions:
-        check_sentence(caption, "captions")
     if target is not None:
         check_sentence(target, "target")
 

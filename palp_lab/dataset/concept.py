@@ -18,7 +18,9 @@ SLOT = "{}"
 def check_sentence(sentence: str, key: str) -> str:
     """A sentence with exactly one slot, or a UserError that names the key and shows the quoting."""
     if sentence.count(SLOT) != 1:
-        raise UserError(f"{key}: {sentence!r} needs exactly one {{}} where the subject goes; quote it: '{key}=\"a sketch of {{}} in Paris\"'")
+        raise UserError(
+            f"{key}: {sentence!r} needs exactly one {{}} where the subject goes; quote it: '{key}=\"a sketch of {{}} in Paris\"'"
+        )
     return sentence
 
 

@@ -57,7 +57,7 @@ def fit(
         max_steps=how.max_steps,
         limit_train_batches=how.max_steps * how.accumulate,
         accumulate_grad_batches=how.accumulate,
-        gradient_clip_val=how.gradient_clip,
+        gradient_clip_val=how.gradient_clip or None,
         logger=list(loggers) or False,
         callbacks=callbacks,
         enable_checkpointing=False,

@@ -36,8 +36,8 @@ class TrainerSettings:
             raise UserError(f"trainer.precision={self.precision}: must be 32 or bf16")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"trainer.ema={self.ema}: must be between 0 and 1, e.g. 0.999, or null for none")
-        if self.gradient_clip is not None and self.gradient_clip <= 0:
-            raise UserError(f"trainer.gradient_clip={self.gradient_clip}: must be above 0, or null for none")
+        if self.gradient_clip is not None and self.gradient_clip < 0:
+            raise UserError(f"trainer.gradient_clip={self.gradient_clip}: must be above 0; 0 or null is none")
 
 
 @dataclass(frozen=True)
