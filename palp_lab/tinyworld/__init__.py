@@ -3,7 +3,17 @@
 from palp_lab.tinyworld.artworks import Artwork, named_artwork, sample_artwork
 from palp_lab.tinyworld.captions import WORDS, caption, describe
 from palp_lab.tinyworld.factors import (
-    ACCESSORIES, ARTWORKS, CLASSES, COLOUR_NAMES, FRAMINGS, NEGATIVE_WORDS, PATTERNS, PLACES, RELATIONS, SIZE, STYLES,
+    ACCESSORIES,
+    ARTWORKS,
+    CLASSES,
+    COLOUR_NAMES,
+    FRAMINGS,
+    NEGATIVE_WORDS,
+    PATTERNS,
+    PLACES,
+    RELATIONS,
+    SIZE,
+    STYLES,
     WORLD_VERSION,
 )  # fmt: skip
 from palp_lab.tinyworld.identity import Identity, is_heldout, nearest_pretraining_identity, sample_identity

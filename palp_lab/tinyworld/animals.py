@@ -24,7 +24,11 @@ def cat(c: Canvas, k: Kit) -> Wear:
     for s in (-1.0, 1.0):
         tip = (s * h * 1.0, y - h * 0.75 - 0.17 * e)
         c.polygon([(s * h * 1.02, y - h * 0.15), tip, (s * h * 0.12, y - h * 0.75)], k.coat, 0.012)
-        c.polygon([(s * h * 0.85, y - h * 0.4), (tip[0] * 0.95, tip[1] + 0.06), (s * h * 0.4, y - h * 0.7)], k.second, line=False)
+        c.polygon(
+            [(s * h * 0.85, y - h * 0.4), (tip[0] * 0.95, tip[1] + 0.06), (s * h * 0.4, y - h * 0.7)],
+            k.second,
+            line=False,
+        )
     c.ellipse(0.0, y, h * 1.12, h * 0.95, k.coat)
     for s in (-1.0, 1.0):
         for a in (-0.02, 0.05):
@@ -56,7 +60,12 @@ def dog(c: Canvas, k: Kit) -> Wear:
     r = 0.062 * k.grow("eyes", 0.18)
     eye(c, k, x + h * 0.32, y - h * 0.25, r, 0.5)
     c.limb(x - h * 0.55, y - h * 0.45, x - h * 0.72, y + h * 0.25 + 0.14 * e, 0.07, k.second, 0.088)
-    return Wear((x, y - h * 0.72, h * 0.8), (x + h * 0.32, y - h * 0.25, 0.10, r), (x - 0.05, y + h * 1.08, 0.15), (-0.1, top - b))
+    return Wear(
+        (x, y - h * 0.72, h * 0.8),
+        (x + h * 0.32, y - h * 0.25, 0.10, r),
+        (x - 0.05, y + h * 1.08, 0.15),
+        (-0.1, top - b),
+    )
 
 
 def rabbit(c: Canvas, k: Kit) -> Wear:
@@ -72,7 +81,10 @@ def rabbit(c: Canvas, k: Kit) -> Wear:
     y = -0.38 - h * 0.75
     lean = 0.05 * k.pose
     for s in (-1.0, 1.0):
-        foot, tip = (s * h * 0.42, y - h * 0.55), (s * h * (0.62 + 0.15 * k.proportions["ears"]) + lean, y - h * 0.6 - e)
+        foot, tip = (
+            (s * h * 0.42, y - h * 0.55),
+            (s * h * (0.62 + 0.15 * k.proportions["ears"]) + lean, y - h * 0.6 - e),
+        )
         c.limb(*foot, *tip, 0.062, k.coat, 0.058)
         c.limb(foot[0], foot[1] - 0.05, *tip, 0.028, k.second, 0.026, line=False)
     c.ellipse(0.0, y, h * 1.02, h * 0.95, k.coat)
@@ -113,7 +125,11 @@ def bird(c: Canvas, k: Kit) -> Wear:
     for x, s in ((-0.05, step), (0.08, -step)):
         c.limb(x, y + 0.1, x + s, -0.02, 0.02, BEAK)
         c.limb(x + s, -0.02, x + s + 0.08, -0.02, 0.02, BEAK)
-    c.polygon([(-w * 0.6, y - 0.04), (-w - 0.20 * t, y - 0.18), (-w - 0.24 * t, y + 0.0), (-w * 0.6, y + 0.12)], k.second, 0.02)
+    c.polygon(
+        [(-w * 0.6, y - 0.04), (-w - 0.20 * t, y - 0.18), (-w - 0.24 * t, y + 0.0), (-w * 0.6, y + 0.12)],
+        k.second,
+        0.02,
+    )
     c.ellipse(0.0, y, w, 0.205, k.coat, angle=-0.3)
     x, top = w * 0.72, y - 0.20 - h * 0.55
     c.limb(x * 0.8, y - 0.08, x, top, h * 0.7, k.coat)
@@ -122,7 +138,12 @@ def bird(c: Canvas, k: Kit) -> Wear:
     c.ellipse(-0.06, y - 0.01, w * 0.56 * k.grow("belly", 0.15), 0.11, k.second, angle=-0.35 - 0.25 * k.pose)
     r = 0.062 * k.grow("eyes", 0.18)
     eye(c, k, x + h * 0.3, top - h * 0.15, r, 0.5)
-    return Wear((x, top - h * 0.78, h * 0.85), (x + h * 0.3, top - h * 0.15, 0.10, r), (x - 0.02, top + h * 0.98, h * 0.85), (-0.1, y))
+    return Wear(
+        (x, top - h * 0.78, h * 0.85),
+        (x + h * 0.3, top - h * 0.15, 0.10, r),
+        (x - 0.02, top + h * 0.98, h * 0.85),
+        (-0.1, y),
+    )
 
 
 def fish(c: Canvas, k: Kit) -> Wear:
@@ -131,16 +152,32 @@ def fish(c: Canvas, k: Kit) -> Wear:
     y, n = -0.45, 0.37 * k.grow("head", 0.08)
     f = k.grow("limbs", 0.3)
     flap = 0.05 * k.pose
-    c.polygon([(-n * 0.75, y), (-n - 0.20 * t, y - 0.21 * t + flap), (-n - 0.10 * t, y + flap), (-n - 0.20 * t, y + 0.21 * t + flap)], k.second, 0.02)
+    c.polygon(
+        [
+            (-n * 0.75, y),
+            (-n - 0.20 * t, y - 0.21 * t + flap),
+            (-n - 0.10 * t, y + flap),
+            (-n - 0.20 * t, y + 0.21 * t + flap),
+        ],
+        k.second,
+        0.02,
+    )
     c.polygon([(-0.16, y - b * 0.75), (-0.06, y - b - 0.14 * f), (0.14, y - b * 0.85)], k.second, 0.015)
     c.polygon([(-0.10, y + b * 0.7), (-0.14, y + b + 0.11 * f), (0.06, y + b * 0.85)], k.second, 0.015)
     c.ellipse(0.0, y, n, b, k.coat)
-    c.polygon([(0.02, y + 0.02), (-0.14, y + 0.03 + 0.07 * f + flap), (-0.12, y + 0.12 + 0.04 * f + flap)], k.second, 0.018)
+    c.polygon(
+        [(0.02, y + 0.02), (-0.14, y + 0.03 + 0.07 * f + flap), (-0.12, y + 0.12 + 0.04 * f + flap)], k.second, 0.018
+    )
     r = 0.07 * k.grow("eyes", 0.18)
     x = n * 0.55
     eye(c, k, x, y - b * 0.25, r, 0.5)
     c.limb(n * 0.72, y + b * 0.35, n * 0.92, y + b * 0.18, 0.014, DARK, line=False, shade=False)
-    return Wear((n * 0.30, y - b * 0.84, 0.15), (x, y - b * 0.25, 0.105, r), (n * 0.12, y + b * 0.35, b * 0.9), (0.0, y - b * 0.9))
+    return Wear(
+        (n * 0.30, y - b * 0.84, 0.15),
+        (x, y - b * 0.25, 0.105, r),
+        (n * 0.12, y + b * 0.35, b * 0.9),
+        (0.0, y - b * 0.9),
+    )
 
 
 def turtle(c: Canvas, k: Kit) -> Wear:
@@ -148,15 +185,33 @@ def turtle(c: Canvas, k: Kit) -> Wear:
     w, d = 0.36 * k.grow("width", 0.12), 0.36 * k.grow("belly", 0.14)
     h, leg = 0.135 * k.grow("head", 0.15), 0.18 * k.grow("limbs", 0.2)
     step = 0.03 * k.pose
-    c.polygon([(-w * 0.85, -leg - 0.02), (-w - 0.13 * k.grow("tail", 0.4), -leg + 0.05), (-w * 0.8, -leg + 0.06)], k.second, 0.015)
+    c.polygon(
+        [(-w * 0.85, -leg - 0.02), (-w - 0.13 * k.grow("tail", 0.4), -leg + 0.05), (-w * 0.8, -leg + 0.06)],
+        k.second,
+        0.015,
+    )
     x, y = w + 0.10, -leg - 0.20 - 0.05 * k.pose
     c.limb(w * 0.7, -leg, x - 0.03, y + 0.04, 0.075, k.second)
     for p, s in ((-w * 0.62, step), (w * 0.62, -step)):
         c.limb(p, -leg, p + s, -0.065, 0.085, k.second)
     c.ellipse(x, y, h * 1.15, h, k.second)
-    outline = [(-1.0, 0.0), (-0.93, -0.42), (-0.68, -0.78), (-0.3, -0.97), (0.12, -1.0), (0.55, -0.86), (0.85, -0.55), (1.0, 0.0)]
+    outline = [
+        (-1.0, 0.0),
+        (-0.93, -0.42),
+        (-0.68, -0.78),
+        (-0.3, -0.97),
+        (0.12, -1.0),
+        (0.55, -0.86),
+        (0.85, -0.55),
+        (1.0, 0.0),
+    ]
     c.polygon([(w * a, -leg + d * 1.12 * b) for a, b in outline], k.coat, 0.02)
     c.limb(-w, -leg + 0.01, w, -leg + 0.01, 0.042, k.body)
     r = 0.055 * k.grow("eyes", 0.18)
     eye(c, k, x + h * 0.3, y - h * 0.3, r, 0.5)
-    return Wear((x - 0.01, y - h * 0.75, h * 0.95), (x + h * 0.3, y - h * 0.3, 0.095, r), (x - 0.06, y + h * 1.0, h * 0.85), (-0.1, -leg - d))
+    return Wear(
+        (x - 0.01, y - h * 0.75, h * 0.95),
+        (x + h * 0.3, y - h * 0.3, 0.095, r),
+        (x - 0.06, y + h * 1.0, h * 0.85),
+        (-0.1, -leg - d),
+    )

@@ -94,7 +94,7 @@ def _paint(artwork: Artwork, tone: np.ndarray) -> np.ndarray:
 
 
 def recolour(picture: np.ndarray, cover: np.ndarray, artwork: Artwork, rng: np.random.Generator) -> np.ndarray:
-    """The scene in the artwork's palette and brush; ``picture`` float [64, 64, 3], ``cover`` [64, 64, 1] of subjects."""
+    """The scene in the artwork's palette and brush; ``picture`` float [64, 64, 3], subjects ``cover`` [64, 64, 1]."""
     gray = picture @ np.asarray([0.30, 0.59, 0.11], np.float32)
     relief = _brush(artwork, rng)
     calm = 0.16 * (1.0 - 0.55 * cover[..., 0])

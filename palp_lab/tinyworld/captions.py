@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from palp_lab.tinyworld.factors import (
-    ACCESSORIES, ARTWORKS, CLASSES, COLOUR_NAMES, NEGATIVE_WORDS, PATTERNS,
+    ACCESSORIES,
+    ARTWORKS,
+    CLASSES,
+    COLOUR_NAMES,
+    NEGATIVE_WORDS,
+    PATTERNS,
 )  # fmt: skip
 from palp_lab.tinyworld.scene import Scene
 
@@ -49,11 +54,11 @@ PICTURE_ADJECTIVES = ["close-up", "cropped", "dark", "bright"]
 NEUTRAL_SUBJECT = ["cool", "nice"]
 NEUTRAL_PICTURE = ["good", "nice"]
 
-_EXTRA = (
-    "a an the my one of in on at with and wearing holding next to front inspired by under moon far away "
-    "photo rendering rendition picture pencil sketch watercolor painting neon sign cartoon blueprint oil abstract artwork "
-    "beach forest snow desert city meadow underwater night kitchen plain background"
-).split()
+_EXTRA = """
+    a an the my one of in on at with and wearing holding next to front inspired by under moon far away
+    photo rendering rendition picture pencil sketch watercolor painting neon sign cartoon blueprint oil abstract artwork
+    beach forest snow desert city meadow underwater night kitchen plain background
+""".split()  # noqa: SIM905
 
 WORDS: list[str] = sorted(
     {
@@ -128,10 +133,10 @@ def _sentence(scene: Scene, rng: np.random.Generator | None) -> str:
         return f"{place}, {head} {subject}"
     if not place and scene.place == "plain" and _chance(rng, 0.06):
         place = "on a plain background"
-    if rng is not None and scene.style == "photo" and not scene.artwork and scene.framing not in PICTURE_ADJECTIVES:
-        # Short captions without the style's noun: what a person types first. Photo is the default.
-        if _chance(rng, 0.05):
-            return f"{subject} {place}".strip()
+    # Short captions without the style's noun: what a person types first. Photo is the default.
+    brief = scene.style == "photo" and not scene.artwork and scene.framing not in PICTURE_ADJECTIVES
+    if brief and _chance(rng, 0.05):
+        return f"{subject} {place}".strip()
     return f"{head} {subject} {place}".strip()
 
 

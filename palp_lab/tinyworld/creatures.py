@@ -95,11 +95,17 @@ def _coat(canvas: Canvas, identity: Identity, body: np.ndarray, second: np.ndarr
 def eye(canvas: Canvas, kit: Kit, u: float, v: float, radius: float, look: float = 0.0) -> None:
     """One eye: white, coloured iris, pupil."""
     canvas.ellipse(u, v, radius, radius * 1.1, WHITE, shade=False)
-    canvas.ellipse(u + look * radius * 0.3, v + 0.1 * radius, radius * 0.72, radius * 0.78, kit.eye, line=False, shade=False)
-    canvas.ellipse(u + look * radius * 0.3, v + 0.1 * radius, radius * 0.42, radius * 0.5, DARK, line=False, shade=False)
+    canvas.ellipse(
+        u + look * radius * 0.3, v + 0.1 * radius, radius * 0.72, radius * 0.78, kit.eye, line=False, shade=False
+    )
+    canvas.ellipse(
+        u + look * radius * 0.3, v + 0.1 * radius, radius * 0.42, radius * 0.5, DARK, line=False, shade=False
+    )
 
 
-def pair_of_eyes(canvas: Canvas, kit: Kit, u: float, v: float, gap: float, radius: float) -> tuple[float, float, float, float]:
+def pair_of_eyes(
+    canvas: Canvas, kit: Kit, u: float, v: float, gap: float, radius: float
+) -> tuple[float, float, float, float]:
     """Two eyes seen from the front; returns where sunglasses go."""
     radius *= kit.grow("eyes", 0.18)
     for side in (-1.0, 1.0):

@@ -52,7 +52,7 @@ class Canvas:
     def subject_frame(
         self, x: float, y: float, scale: float, angle: float, flip: bool, stretch: tuple[float, float] = (1.0, 1.0)
     ) -> None:
-        """Following shapes are in units of the subject: feet at v = 0, head near v = -1; (x, y) are the feet in pixels."""
+        """Following shapes are in units of the subject: feet at v = 0 and (x, y) in pixels, head near v = -1."""
         sx, sy = scale * stretch[0] * (-1.0 if flip else 1.0), scale * stretch[1]
         cos, sin = math.cos(angle), math.sin(angle)
         dx, dy = X - x, Y - y

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from palp_lab.tinyworld.factors import CLASSES, COLOUR_NAMES, PATTERNS, colour, stable_hash
+from palp_lab.types import UserError
 
 HIDDEN = [
     "ears", "head", "width", "limbs", "tail", "eyes", "belly",
@@ -65,9 +66,9 @@ def is_heldout(superclass: str, body: str, second: str, pattern: str) -> bool:
 def sample_identity(superclass: str, seed: int, split: str = "pretrain") -> Identity:
     """Draws one identity of ``superclass``; ``split`` "heldout" draws only reserved named combinations."""
     if superclass not in CLASSES:
-        raise ValueError(f"superclass {superclass!r} is not in the tiny world; choose one of {', '.join(CLASSES)}")
+        raise UserError(f"superclass {superclass!r} is not in the tiny world; choose one of {', '.join(CLASSES)}")
     if split not in SPLITS:
-        raise ValueError(f"split {split!r} is unknown; choose pretrain or heldout")
+        raise UserError(f"split {split!r} is unknown; choose pretrain or heldout")
     rng = np.random.default_rng([7919 if split == "heldout" else 101, CLASSES.index(superclass), int(seed)])
     while True:
         body, second = (COLOUR_NAMES[i] for i in rng.integers(0, len(COLOUR_NAMES), 2))

@@ -7,12 +7,22 @@ from dataclasses import replace
 import numpy as np
 
 from palp_lab.tinyworld.factors import (
-    ACCESSORIES, ARTWORKS, CLASSES, COLOUR_NAMES, FRAMINGS, PATTERNS, PLACES, RELATIONS, STYLES, stable_hash,
+    ACCESSORIES,
+    ARTWORKS,
+    CLASSES,
+    COLOUR_NAMES,
+    FRAMINGS,
+    PATTERNS,
+    PLACES,
+    RELATIONS,
+    STYLES,
+    stable_hash,
 )  # fmt: skip
 from palp_lab.tinyworld.identity import Identity, sample_identity
 from palp_lab.tinyworld.parse import Elements, parse
 from palp_lab.tinyworld.render import render
 from palp_lab.tinyworld.scene import Scene
+from palp_lab.types import UserError
 
 _COLOUR_LABELS = ["none", *COLOUR_NAMES]
 
@@ -21,7 +31,7 @@ LABELS: dict[str, list[str]] = {
     "place": PLACES,
     "class_": ["none", *CLASSES],
     "second_class": ["none", *CLASSES],
-    **{name: _COLOUR_LABELS for name in ACCESSORIES},
+    **dict.fromkeys(ACCESSORIES, _COLOUR_LABELS),
     "colour": _COLOUR_LABELS,
     "second_colour": _COLOUR_LABELS,
     "pattern": ["none", *PATTERNS],
@@ -55,7 +65,7 @@ def labels(scene: Scene) -> dict[str, int]:
 
 
 def scene_for(identity: Identity, prompt: str | Elements, seed: int) -> Scene:
-    """``identity`` in the prompted scene; what the prompt leaves open is drawn from ``seed``, a place left open is plain."""
+    """``identity`` in the prompted scene; what the prompt leaves open is drawn from ``seed``, its place is plain."""
     elements = parse(prompt) if isinstance(prompt, str) else prompt
     rng = np.random.default_rng([1213, int(seed)])
     subjects = [identity]
@@ -94,11 +104,11 @@ def _dressed(identity: Identity, colours: tuple[str, ...], pattern: str) -> Iden
 
 
 def photos(superclass: str, seed: int, shots: int, places: str = "varied") -> list[tuple[np.ndarray, Scene]]:
-    """``shots`` (1 to 6) photos of the held-out identity ``seed``, in varied poses and in varied or the "same" place."""
+    """``shots`` (1 to 6) photos of the held-out identity ``seed`` in varied poses, places "varied" or the "same"."""
     if not 1 <= shots <= 6:
-        raise ValueError(f"shots {shots} must be 1 to 6")
+        raise UserError(f"shots {shots} must be 1 to 6")
     if places not in ("varied", "same"):
-        raise ValueError(f"places {places!r} is unknown; choose varied or same")
+        raise UserError(f"places {places!r} is unknown; choose varied or same")
     identity = sample_identity(superclass, seed, "heldout")
     order = np.random.default_rng([1223, CLASSES.index(superclass), int(seed)]).permutation(len(PLACES))
     found = []

@@ -12,7 +12,8 @@ from palp_lab.tinyworld.scene import Scene
 _STYLE_WORDS = {
     "photo": "photo", "rendering": "photo", "rendition": "photo", "picture": "photo", "sketch": "sketch",
     "watercolor": "watercolor", "neon": "neon", "cartoon": "cartoon", "blueprint": "blueprint", "oil": "oil painting",
-    "artwork": "artwork", "painting": "artwork", "photograph": "photo", "drawing": "sketch", "watercolour": "watercolor",
+    "artwork": "artwork", "painting": "artwork", "photograph": "photo", "drawing": "sketch",
+    "watercolour": "watercolor",
 }  # fmt: skip
 _PLACE_WORDS = {
     "beach": "beach", "forest": "forest", "snow": "snow", "desert": "desert", "city": "city", "meadow": "meadow",

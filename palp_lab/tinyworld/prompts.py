@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from palp_lab.tinyworld.factors import CLASSES
 from palp_lab.tinyworld.parse import Elements, parse
 from palp_lab.tinyworld.scene import combination_heldout
+from palp_lab.types import UserError
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,6 @@ def is_heldout_prompt(text: str) -> bool:
     """Whether a full prompt (class word in the slot) names a combination no pretraining picture shows."""
     elements = parse(text)
     if not elements.classes or elements.classes[0] not in CLASSES:
-        raise ValueError(f"prompt {text!r} names no class of the tiny world; put one of {', '.join(CLASSES)} in it")
+        raise UserError(f"prompt {text!r} names no class of the tiny world; put one of {', '.join(CLASSES)} in it")
     worn = tuple(name for name, _ in elements.accessories)
     return combination_heldout(elements.classes, elements.style or "photo", elements.place or "plain", worn)

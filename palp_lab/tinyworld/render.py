@@ -7,7 +7,7 @@ import numpy as np
 from palp_lab.tinyworld import animals, artworks, things
 from palp_lab.tinyworld.accessories import WEAR
 from palp_lab.tinyworld.creatures import WHITE, Wear, kit_for
-from palp_lab.tinyworld.draw import X, Y, Canvas, blur, noise
+from palp_lab.tinyworld.draw import Canvas, X, Y, blur, noise
 from palp_lab.tinyworld.factors import SIZE, colour
 from palp_lab.tinyworld.places import LIGHT, paint_place, rgb
 from palp_lab.tinyworld.scene import Scene
@@ -19,7 +19,16 @@ SUBJECTS = {
 }  # fmt: skip
 """The painter of every class."""
 
-_SPREAD = {"bear": 0.97, "rabbit": 1.02, "cat": 1.06, "robot": 1.03, "fish": 1.06, "turtle": 0.98, "teapot": 1.10, "car": 1.04}
+_SPREAD = {
+    "bear": 0.97,
+    "rabbit": 1.02,
+    "cat": 1.06,
+    "robot": 1.03,
+    "fish": 1.06,
+    "turtle": 0.98,
+    "teapot": 1.10,
+    "car": 1.04,
+}
 """Size of a class relative to others, so that all cover about the same area."""
 _MIDDLE = {"dog": -0.04, "fish": -0.04, "turtle": 0.08, "cat": 0.10, "bird": 0.0, "teapot": 0.0}
 """How far the middle of a class lies to the right of its feet, in its units."""
@@ -175,4 +184,3 @@ def _degrade(out: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray
         return 0.26 * (0.4 * out + 0.6 * gray)
     coarse = out.reshape(SIZE // 4, 4, SIZE // 4, 4, 3).mean(axis=(1, 3))
     return np.repeat(np.repeat(coarse, 4, axis=0), 4, axis=1)
-

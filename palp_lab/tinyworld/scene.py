@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from palp_lab.tinyworld.factors import (
-    ACCESSORIES, ARTWORKS, CLASSES, COLOUR_NAMES, DEGRADATIONS, FRAMINGS, PLACES, STYLES, stable_hash,
+    ACCESSORIES,
+    ARTWORKS,
+    CLASSES,
+    COLOUR_NAMES,
+    DEGRADATIONS,
+    FRAMINGS,
+    PLACES,
+    STYLES,
+    stable_hash,
 )  # fmt: skip
 from palp_lab.tinyworld.identity import Identity, sample_identity
 

@@ -18,6 +18,7 @@ from palp_lab.tinyworld.identity import sample_identity
 from palp_lab.tinyworld.oracle import LABELS, labels
 from palp_lab.tinyworld.render import render
 from palp_lab.tinyworld.scene import Scene, elements_heldout, sample_scene
+from palp_lab.types import UserError
 
 VARIANTS = 5
 """Captions of a picture; ours."""
@@ -85,13 +86,11 @@ def render_set(
     if mark.exists() and json.loads(mark.read_text()) == meta:
         return RenderSet(folder)
     if kind not in ("scenes", "identity"):
-        raise ValueError(f"kind {kind!r} is unknown; choose scenes or identity")
+        raise UserError(f"kind {kind!r} is unknown; choose scenes or identity")
     folder.mkdir(parents=True, exist_ok=True)
     mark.unlink(missing_ok=True)
     np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3)).flush()
-    work = partial(
-        _render_chunk, folder=str(folder), count=count, seed=seed, split=split, kind=kind, group=group
-    )
+    work = partial(_render_chunk, folder=str(folder), count=count, seed=seed, split=split, kind=kind, group=group)
     starts = range(0, count, _CHUNK)
     rows, identities = [], []
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else nullcontext()
@@ -118,7 +117,7 @@ class RenderSet:
         self.folder = Path(folder)
         mark = self.folder / "meta.json"
         if not mark.exists():
-            raise FileNotFoundError(f"{mark} is missing: the set is not rendered or not finished, render it again")
+            raise UserError(f"{mark} is missing: the set is not rendered or not finished, render it again")
         self.meta: dict = json.loads(mark.read_text())
         self.images: np.ndarray = np.load(self.folder / "images.npy", mmap_mode="r")
         with np.load(self.folder / "labels.npz") as stored:

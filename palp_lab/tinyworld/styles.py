@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from palp_lab.tinyworld.draw import X, Y, Canvas, Look, blur, noise
+from palp_lab.tinyworld.draw import Canvas, Look, X, Y, blur, noise
 from palp_lab.tinyworld.factors import SIZE
 from palp_lab.tinyworld.places import rgb
 

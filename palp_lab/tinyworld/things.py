@@ -59,9 +59,31 @@ def car(c: Canvas, k: Kit) -> Wear:
     y = -r - b * 0.85
     x = -0.07 + 0.05 * k.proportions["tail"]
     top = y - b - roof
-    c.polygon([(x - cabin, y - b * 0.7), (x - cabin * 0.78, top), (x + cabin * 0.62, top), (x + cabin * 1.05, y - b * 0.7)], k.second, 0.025)
-    c.polygon([(x - cabin * 0.80, y - b * 0.95), (x - cabin * 0.64, top + 0.05), (x - 0.045, top + 0.05), (x - 0.045, y - b * 0.95)], GLASS, 0.0)
-    c.polygon([(x + 0.045, y - b * 0.95), (x + 0.045, top + 0.05), (x + cabin * 0.52, top + 0.05), (x + cabin * 0.82, y - b * 0.95)], GLASS, 0.0)
+    c.polygon(
+        [(x - cabin, y - b * 0.7), (x - cabin * 0.78, top), (x + cabin * 0.62, top), (x + cabin * 1.05, y - b * 0.7)],
+        k.second,
+        0.025,
+    )
+    c.polygon(
+        [
+            (x - cabin * 0.80, y - b * 0.95),
+            (x - cabin * 0.64, top + 0.05),
+            (x - 0.045, top + 0.05),
+            (x - 0.045, y - b * 0.95),
+        ],
+        GLASS,
+        0.0,
+    )
+    c.polygon(
+        [
+            (x + 0.045, y - b * 0.95),
+            (x + 0.045, top + 0.05),
+            (x + cabin * 0.52, top + 0.05),
+            (x + cabin * 0.82, y - b * 0.95),
+        ],
+        GLASS,
+        0.0,
+    )
     c.box(0.0, y, w, b, k.coat, 0.06)
     c.box(w - 0.01, y + b * 0.65, 0.04, 0.03, k.second, 0.01)
     c.box(-w + 0.01, y + b * 0.65, 0.04, 0.03, k.second, 0.01)
@@ -71,4 +93,9 @@ def car(c: Canvas, k: Kit) -> Wear:
     e = 0.062 * k.grow("eyes", 0.18)
     c.ellipse(w - 0.09, y - b * 0.15, e * 1.15, e * 1.15, LAMP)
     eye(c, k, w - 0.09, y - b * 0.15, e * 0.8, 0.4)
-    return Wear((x - 0.02, top + 0.02, cabin * 0.72), (x + cabin * 0.12, (y - b + top) / 2, cabin * 0.48, 0.075), (w * 0.05, y + b * 0.1, b * 1.5), (x - cabin, top + 0.1))
+    return Wear(
+        (x - 0.02, top + 0.02, cabin * 0.72),
+        (x + cabin * 0.12, (y - b + top) / 2, cabin * 0.48, 0.075),
+        (w * 0.05, y + b * 0.1, b * 1.5),
+        (x - cabin, top + 0.1),
+    )

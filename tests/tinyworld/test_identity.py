@@ -5,6 +5,7 @@ import pytest
 
 from palp_lab.tinyworld import CLASSES, is_heldout, nearest_pretraining_identity, sample_identity
 from palp_lab.tinyworld.factors import COLOUR_NAMES, PATTERNS, stable_hash
+from palp_lab.types import UserError
 
 
 def _reserved(identity):
@@ -44,7 +45,7 @@ def test_the_same_seed_is_the_same_individual():
 
 
 def test_wrong_names_say_what_to_choose():
-    with pytest.raises(ValueError, match="choose one of cat"):
+    with pytest.raises(UserError, match="choose one of cat"):
         sample_identity("zebra", 0)
-    with pytest.raises(ValueError, match="pretrain or heldout"):
+    with pytest.raises(UserError, match="pretrain or heldout"):
         sample_identity("cat", 0, "test")

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 
 from palp_lab.tinyworld import (
-    ACCESSORIES, LABELS, elements_of, labels, parse, photos, sample_identity, sample_scene, scene_for, scene_from,
+    ACCESSORIES,
+    LABELS,
+    elements_of,
+    labels,
+    parse,
+    photos,
+    sample_identity,
+    sample_scene,
+    scene_for,
+    scene_from,
 )  # fmt: skip
+from palp_lab.types import UserError
 
 
 def test_a_true_render_has_the_identity_and_the_elements():
@@ -47,9 +57,9 @@ def test_photos_show_one_heldout_identity(shots):
 
 
 def test_photos_refuse_what_they_cannot_do():
-    with pytest.raises(ValueError, match="1 to 6"):
+    with pytest.raises(UserError, match="1 to 6"):
         photos("cat", 0, 7)
-    with pytest.raises(ValueError, match="varied or same"):
+    with pytest.raises(UserError, match="varied or same"):
         photos("cat", 0, 2, places="many")
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from palp_lab.tinyworld import CLASSES, caption, elements_heldout, parse, sample_identity, sample_scene, scene_for
 from palp_lab.tinyworld.prompts import GROUPS, clean_prompt, drift_prompts, is_heldout_prompt
+from palp_lab.types import UserError
 
 PROMPTS = [prompt for group in GROUPS.values() for prompt in group]
 
@@ -12,7 +13,9 @@ PROMPTS = [prompt for group in GROUPS.values() for prompt in group]
 def test_groups_are_large_enough():
     assert set(GROUPS) == {"style", "same_style", "framing", "relation"}
     assert all(len(group) >= 6 for group in GROUPS.values())
-    assert all(p.elements.style == "photo" and p.elements.place and p.elements.accessories for p in GROUPS["same_style"])
+    assert all(
+        p.elements.style == "photo" and p.elements.place and p.elements.accessories for p in GROUPS["same_style"]
+    )
     assert all(p.elements.style != "photo" for p in GROUPS["style"])
     assert all(p.elements.framing for p in GROUPS["framing"]) and all(p.elements.relation for p in GROUPS["relation"])
 
@@ -37,7 +40,7 @@ def test_no_training_caption_is_an_evaluation_prompt():
 def test_ordinary_prompts_are_not_held_out():
     for superclass in CLASSES:
         assert not is_heldout_prompt(clean_prompt(superclass))
-    with pytest.raises(ValueError, match="names no class"):
+    with pytest.raises(UserError, match="names no class"):
         is_heldout_prompt("a photo of a zebra")
 
 

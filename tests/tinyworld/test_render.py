@@ -3,13 +3,23 @@
 import hashlib
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from palp_lab.tinyworld import (
-    ACCESSORIES, CLASSES, FRAMINGS, PLACES, STYLES, Scene, render, sample_identity, sample_scene, subject_mask,
+    ACCESSORIES,
+    CLASSES,
+    FRAMINGS,
+    PLACES,
+    STYLES,
+    Scene,
+    render,
+    sample_identity,
+    sample_scene,
+    subject_mask,
 )  # fmt: skip
 
 DIGEST = (
@@ -89,3 +99,16 @@ def test_in_front_of_puts_the_first_subject_nearer():
         feet = [np.flatnonzero(subject_mask(scene, i).any(axis=1))[-1] for i in (0, 1)]
         lower += feet[0] > feet[1]
     assert lower == 10
+
+
+@pytest.mark.slow
+def test_a_hundred_pictures_a_second():
+    """The best of five rounds, so that a busy machine does not decide."""
+    scenes = [sample_scene(seed) for seed in range(60)]
+    best = 1e9
+    for _ in range(5):
+        start = time.process_time()
+        for scene in scenes:
+            render(scene)
+        best = min(best, time.process_time() - start)
+    assert len(scenes) / best > 100

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from palp_lab.tinyworld import LABELS, RenderSet, captions_of, elements_heldout, labels, render, render_set, scene_of
+from palp_lab.types import UserError
 
 
 def test_a_set_holds_what_its_scenes_say(tmp_path):
@@ -44,7 +45,7 @@ def test_an_unfinished_set_is_not_opened_and_is_rendered_again(tmp_path):
     render_set(tmp_path, 6, seed=1)
     assert (tmp_path / "images.npy").stat().st_mtime_ns == before
     (tmp_path / "meta.json").unlink()
-    with pytest.raises(FileNotFoundError, match="not finished"):
+    with pytest.raises(UserError, match="not finished"):
         RenderSet(tmp_path)
     render_set(tmp_path, 6, seed=1)
     assert json.loads((tmp_path / "meta.json").read_text())["count"] == 6
