@@ -150,6 +150,10 @@ class Reconstruction(AbstractTask):
             model.encoder.requires_grad_(False)
             model.quant_conv.requires_grad_(False)
 
+    def slow(self) -> tuple[list[nn.Parameter], float]:
+        """The encoder starts near its end; at the decoder's rate it would lose that start."""
+        return [p for part in (self.model.encoder, self.model.quant_conv) for p in part.parameters() if p.requires_grad], 0.2
+
     def draw(self, rng: torch.Generator) -> Batch:
         """Pictures and the noise of their posterior."""
         rows = torch.randint(0, len(self.images), (self.batch,), generator=rng).sort().values

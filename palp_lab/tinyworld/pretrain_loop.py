@@ -31,6 +31,14 @@ class AbstractTask(nn.Module, ABC):
     def forward(self, batch: Batch) -> Tensor:
         """The loss of ``batch``, a scalar."""
 
+    def slow(self) -> tuple[list[nn.Parameter], float]:
+        """Parameters that learn more slowly than the rest, and their share of the learning rate."""
+        return [], 1.0
+
+    def history(self) -> list[dict]:
+        """The lineage of the weights this task starts from; none when they are random."""
+        return []
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -116,7 +124,7 @@ def load_checkpoint(folder: Path) -> dict | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path}: not a readable checkpoint ({error}); move it away to start the stage anew") from error
+        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); move it away to start the stage anew") from error
 
 
 def save_atomically(state: dict, path: Path) -> None:
@@ -201,11 +209,16 @@ def _rank(rank: int, build: Callable[[], AbstractTask], settings: LoopSettings, 
             dist.destroy_process_group()
 
 
-def decay_groups(module: nn.Module, weight_decay: float) -> Iterator[dict]:
-    """AdamW's parameter groups: matrices and kernels decay, biases, norms and embeddings of one dimension do not."""
-    parameters = trained(module)
-    yield {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay}
-    yield {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
+def parameter_groups(task: AbstractTask, weight_decay: float) -> Iterator[dict]:
+    """AdamW's groups: matrices and kernels decay, biases and norms do not; ``share`` multiplies the learning rate."""
+    slow, share = task.slow()
+    slow_ids = {id(parameter) for parameter in slow}
+    for part in (1.0, share) if slow else (1.0,):
+        chosen = [p for p in trained(task) if not slow or (id(p) in slow_ids) == (part == share)]
+        for decayed in (True, False):
+            members = [p for p in chosen if (p.ndim > 1) == decayed]
+            if members:
+                yield {"params": members, "weight_decay": weight_decay if decayed else 0.0, "share": part}
 
 
 def planned_steps(settings: LoopSettings, seconds_per_step: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from palp_lab.tinyworld.pretrain_loop import (
     LoopSettings,
     Plan,
     checkpoint_path,
-    decay_groups,
     load_checkpoint,
+    parameter_groups,
     planned_steps,
     save_atomically,
     step_generator,
@@ -45,7 +44,7 @@ class Sitting:
         self.task = build().to(settings.device)
         self.parameters = trained(self.task)
         self.optimizer = torch.optim.AdamW(
-            list(decay_groups(self.task, settings.weight_decay)),
+            list(parameter_groups(self.task, settings.weight_decay)),
             lr=settings.learning_rate,
             betas=(0.9, settings.beta2),
             foreach=True,
@@ -53,7 +52,7 @@ class Sitting:
         self.averaged = Averaged(list(self.parameters), settings.ema)
         self.step = 0
         self.plan: Plan | None = None
-        self.segments: list[dict] = []
+        self.segments: list[dict] = self.task.history()
         self.stopping = False
         self._resume()
 
@@ -76,7 +75,7 @@ class Sitting:
     def _steps(self, model: nn.Module) -> None:
         if self.plan is None and self.settings.steps:
             self._make_plan(self.settings.steps)
-        smooth, samples, mark, saved, logged = float("nan"), 0, 0.0, time.monotonic(), time.monotonic()
+        smooth, samples, saved, logged = float("nan"), 0, time.monotonic(), time.monotonic()
         probe_start = time.monotonic()
         while self.plan is None or self.step < self.plan.last:
             loss, size = self._one(model)
@@ -99,13 +98,12 @@ class Sitting:
             if self.rank == 0 and now - saved > self.settings.save_minutes * 60:
                 self._save()
                 saved = now
-        del mark
 
     def _one(self, model: nn.Module) -> tuple[float, int]:
         settings = self.settings
         plan = self.plan or Plan(self.step, 10**9, 10**9)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * plan.scale(self.step, settings.warmup, settings.floor)
+            group["lr"] = group["share"] * settings.learning_rate * plan.scale(self.step, settings.warmup, settings.floor)
         batch = self.task.draw(step_generator(settings.seed, self.step, self.rank))
         batch = {name: value.to(settings.device) for name, value in batch.items()}
         loss = model(batch)
@@ -154,7 +152,7 @@ class Sitting:
         settings = self.settings
         return {
             "device": settings.device, "ranks": settings.ranks, "threads": settings.threads, "seed": settings.seed,
-            "torch": torch.__version__, "from": self.step, "to": self.step, "seconds": 0.0, "samples": 0,
+            "torch": str(torch.__version__), "from": self.step, "to": self.step, "seconds": 0.0, "samples": 0,
         }  # fmt: skip
 
     def _resume(self) -> None:
@@ -177,7 +175,7 @@ class Sitting:
     def _save(self) -> None:
         if self.rank != 0:
             return
-        plan = self.plan or Plan(self.first, 10**9, 10**9)
+        plan = self.plan or Plan(self.first, 0, 0)
         state = {
             "model": self.task.state_dict(),
             "ema": self.averaged.shadow,
@@ -185,6 +183,5 @@ class Sitting:
             "step": self.step,
             "plan": asdict(plan),
             "segments": self.segments,
-            "process": os.getpid(),
         }
         save_atomically(state, checkpoint_path(self.settings.folder))

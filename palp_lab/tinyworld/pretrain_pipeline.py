@@ -1,0 +1,33 @@
+"""Trained parts as an ordinary StableDiffusionPipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor2_0
+
+from palp_lab.tinyworld.pretrain_generator import build_scheduler
+from palp_lab.tinyworld.pretrain_loop import load_averaged
+from palp_lab.tinyworld.pretrain_stages import build_generator_task
+from palp_lab.tinyworld.pretrain_text import build_tokenizer
+
+
+def assemble(folder: Path, name: str) -> tuple[StableDiffusionPipeline, dict]:
+    """The pipeline of the averaged weights of stage ``name`` ("generator" or "generator_small"), and its bookkeeping."""
+    task = build_generator_task(folder, name, 1, False)
+    about = load_averaged(task, folder / name)
+    task.unet.set_attn_processor(AttnProcessor2_0())
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "autoencoder" / "model"),
+        text_encoder=task.text.eval(),
+        tokenizer=build_tokenizer(),
+        unet=task.unet.eval(),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    return pipeline.to(torch.float32), about

@@ -1,0 +1,122 @@
+"""What the scorers' stages build: tiny CLIP, element reader, identity encoder; none has seen the generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palp_lab.metrics.reader import ElementReader
+from palp_lab.tinyworld.oracle import LABELS
+from palp_lab.tinyworld.pretrain_autoencoder import to_pixels
+from palp_lab.tinyworld.pretrain_clip import Matching, eight_captions
+from palp_lab.tinyworld.pretrain_loop import load_averaged
+from palp_lab.tinyworld.pretrain_reader import UNSEEN, Reading, Recognition, label_table, start_from
+from palp_lab.tinyworld.pretrain_stages import SETS, open_set
+from palp_lab.tinyworld.pretrain_text import build_tokenizer, encode_captions
+from palp_lab.tinyworld.sets import scene_of
+
+
+def build_clip_task(folder: Path, batch: int, bf16: bool) -> Matching:
+    """The tiny CLIP over the scorers' set."""
+    rendered = open_set(folder, "scorers")
+    return Matching(rendered.images, rendered.labels, rendered.meta["seed"], build_tokenizer(), batch, bf16=bf16)
+
+
+def build_reader_task(folder: Path, batch: int, bf16: bool) -> Reading:
+    """The element reader over the scorers' set."""
+    rendered = open_set(folder, "scorers")
+    return Reading(rendered.images, rendered.labels, batch, bf16)
+
+
+def build_identity_task(folder: Path, batch: int, bf16: bool) -> Recognition:
+    """The identity encoder over the identity set; it starts from the reader's backbone where that is trained."""
+    rendered = open_set(folder, "identity")
+    task = Recognition(rendered.images, rendered.identities, rendered.labels["class_"], batch, bf16=bf16)
+    if (folder / "reader" / "checkpoint.pt").exists():
+        reading = build_reader_task(folder, 1, False)
+        load_averaged(reading, folder / "reader")
+        start_from(task.model, reading.reader)
+    return task
+
+
+def reader_accuracy(reader: ElementReader, images: np.ndarray, labels: dict[str, np.ndarray]) -> dict[str, dict]:
+    """Share of right readings per factor, over all pictures that show it and per style; ``n`` counts them.
+
+    An accessory counts where it is worn (its colour must be right, ``present`` asks for the thing alone) and ``absent``
+    says how often it is rightly not seen.
+    """
+    found = reader.read(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2))
+    table, styles = label_table(labels), LABELS["style"]
+    whole = (labels["degraded"] == 0) & (labels["class_"] > 0)
+    out: dict[str, dict] = {}
+    for i, (name, words) in enumerate(LABELS.items()):
+        truth, guess = table[:, i].astype(int), found[name].numpy()
+        use = (truth != UNSEEN) & (whole if name != "degraded" else labels["class_"] > 0)
+        accessory = len(words) == 13 and name not in ("colour", "second_colour")
+        worn = use & (truth > 0) if accessory else use
+        right = guess == truth
+        out[name] = {"all": _mean(right[worn]), "n": int(worn.sum())}
+        if accessory:
+            out[name]["present"] = _mean(guess[worn] > 0)
+            out[name]["absent"] = _mean(right[use & (truth == 0)])
+        out[name]["styles"] = {s: _mean(right[worn & (labels["style"] == k)]) for k, s in enumerate(styles)}
+    return out
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return round(float(values.mean()), 4) if len(values) else None
+
+
+@torch.no_grad()
+def clip_choice(task: Matching, images: np.ndarray, seed: int, split: str, rows: range) -> dict[str, float]:
+    """How often the true description wins among eight that differ in one factor each, and the mean cosines."""
+    model, right, cosines, wrong = task.model.eval(), [], [], []
+    for row in rows:
+        scene = scene_of(seed, row, split)
+        if not scene.subjects or scene.degradation:
+            continue
+        texts = eight_captions(scene, row)
+        ids = torch.from_numpy(encode_captions(task.tokenizer, texts).astype(np.int64))
+        w = unit(model.get_text_features(input_ids=ids, attention_mask=torch.ones_like(ids)).pooler_output)
+        z = unit(model.get_image_features(pixel_values=to_pixels(images[row : row + 1])).pooler_output)
+        scores = (z @ w.T)[0]
+        right.append(float(scores.argmax() == 0))
+        cosines.append(float(scores[0]))
+        wrong.append(float(scores[1:].mean()))
+    return {
+        "right_of_8": round(float(np.mean(right)), 4), "n": len(right), "cosine_true": round(float(np.mean(cosines)), 4),
+        "cosine_changed": round(float(np.mean(wrong)), 4),
+    }  # fmt: skip
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of length one."""
+    return torch.nn.functional.normalize(x.float(), dim=-1)
+
+
+@torch.no_grad()
+def identity_retrieval(task: Recognition, images: np.ndarray, identities: np.ndarray, classes: np.ndarray) -> dict:
+    """Nearest other picture of the same identity, by cosine; and mean cosines of the same, the same class, another class."""
+    task.eval()
+    z = torch.cat([task.embed(to_pixels(part)) for part in np.array_split(images, max(1, len(images) // 128))])
+    scores = (z @ z.T).numpy()
+    same = identities[:, None] == identities[None]
+    own = np.eye(len(z), dtype=bool)
+    alike = classes[:, None] == classes[None]
+    best = np.where(own, -2, scores).argmax(1)
+    within = np.where(own | ~alike, -2, scores).argmax(1)
+    return {
+        "retrieval": _mean(identities[best] == identities), "identities": len(np.unique(identities)),
+        "retrieval_within_class": _mean(identities[within] == identities),
+        "cosine_same": _mean(scores[same & ~own]), "cosine_same_class": _mean(scores[alike & ~same]),
+        "cosine_other_class": _mean(scores[~alike]),
+    }  # fmt: skip
+
+
+__all__ = [
+    "SETS", "build_clip_task", "build_identity_task", "build_reader_task", "clip_choice", "identity_retrieval",
+    "reader_accuracy", "unit",
+]  # fmt: skip

@@ -1,0 +1,138 @@
+"""Where pretraining keeps its files, and what each stage builds from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
+
+from palp_lab.tinyworld import pretrain_generator as generator
+from palp_lab.tinyworld.pretrain_autoencoder import Reconstruction, build_autoencoder, normalise_latents, start_linear
+from palp_lab.tinyworld.pretrain_loop import load_averaged
+from palp_lab.tinyworld.pretrain_text import build_text_encoder, build_tokenizer, encode_captions
+from palp_lab.tinyworld.sets import RenderSet, render_set
+from palp_lab.types import UserError
+
+SETS: dict[str, tuple[int, int, str, str]] = {
+    "generator": (80_000, 1, "pretrain", "scenes"),
+    "scorers": (50_000, 2, "pretrain", "scenes"),
+    "identity": (24_000, 3, "pretrain", "identity"),
+    "heldout": (4_000, 9, "heldout", "scenes"),
+    "identity_heldout": (1_600, 8, "heldout", "identity"),
+}
+"""Pictures, seed, split and kind of every rendered set; generator and scorers never share a render seed. Ours."""
+
+
+def sets(folder: Path, workers: int = 1, share: float = 1.0) -> None:
+    """Renders every set that is not there yet; ``share`` scales their sizes."""
+    for name, (count, seed, split, kind) in SETS.items():
+        count = max(16, round(count * share / 16) * 16)
+        found = render_set(folder / "sets" / name, count, seed, split, workers, kind)
+        print(f"sets: {name}, {len(found)} pictures", flush=True)
+
+
+def open_set(folder: Path, name: str) -> RenderSet:
+    """A rendered set, or one line that says what to run first."""
+    try:
+        return RenderSet(folder / "sets" / name)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder / 'sets' / name}: not rendered yet; run palp-lab pretrain stage=sets first") from error
+
+
+def build_autoencoder_task(folder: Path, batch: int, decoder_only: bool) -> Reconstruction:
+    """Reconstruction of the generator's set, from the linear start."""
+    images = open_set(folder, "generator").images
+    model = build_autoencoder()
+    start_linear(model, np.asarray(images[:1000]))
+    return Reconstruction(model, images, batch, decoder_only)
+
+
+def finish_autoencoder(folder: Path) -> AutoencoderKL:
+    """The averaged autoencoder with latents of mean zero, saved as the folder every later stage reads."""
+    task = build_autoencoder_task(folder, 1, False)
+    load_averaged(task, folder / "autoencoder")
+    target = folder / "autoencoder" / "model"
+    if (target / "config.json").exists():
+        # The code is frozen once latents are cached: only the decoder may have moved since.
+        frozen = AutoencoderKL.from_pretrained(target)
+        frozen.decoder.load_state_dict(task.model.decoder.state_dict())
+        model = frozen
+    else:
+        model = task.model
+        normalise_latents(model, np.asarray(open_set(folder, "generator").images[:2048]))
+    model.save_pretrained(target)
+    return model
+
+
+def latents(folder: Path, part: int = 0, parts: int = 1) -> None:
+    """Caches the latents of the generator's set: part ``part`` of ``parts``, float16 in one memory-mapped file."""
+    images = open_set(folder, "generator").images
+    model = AutoencoderKL.from_pretrained(folder / "autoencoder" / "model").eval()
+    path, n = folder / "latents.npy", len(images)
+    if not path.exists():
+        np.lib.format.open_memmap(path, "w+", np.float16, (n, model.config.latent_channels, 16, 16)).flush()
+    rows = range(n * part // parts, n * (part + 1) // parts)
+    for start in range(rows.start, rows.stop, 5000):
+        generator.cache_latents(model, images, path, range(start, min(start + 5000, rows.stop)))
+        print(f"latents: {start} of {rows.stop}", flush=True)
+
+
+def token_table(folder: Path, name: str, tokenizer: CLIPTokenizer) -> np.ndarray:
+    """Token ids of a set's captions, int16 [n variants length], cached beside the set."""
+    path = folder / "sets" / name / f"tokens{tokenizer.model_max_length}.npy"
+    if not path.exists():
+        rendered = open_set(folder, name)
+        lines = [rendered.captions(i) for i in range(len(rendered))]
+        table = generator.caption_table(lines, lambda texts: encode_captions(tokenizer, texts))
+        partial = path.with_suffix(".part.npy")
+        np.save(partial, table)
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def build_generator_task(
+    folder: Path, name: str, batch: int, bf16: bool, rows: int = 0, shipped: Path | None = None
+) -> generator.Denoising:
+    """The larger UNet with its text encoder, or the small one over the larger one's frozen text encoder.
+
+    ``rows`` > 0 trains on the first rows of the latents only. ``shipped`` is a pipeline folder to start from.
+    """
+    path = folder / "latents.npy"
+    if not path.exists():
+        raise UserError(f"{path}: no latents yet; run palp-lab pretrain stage=latents first")
+    cached = np.load(path, mmap_mode="r")
+    tokenizer = build_tokenizer()
+    captions = token_table(folder, "generator", tokenizer)
+    text = build_text_encoder(tokenizer)
+    unet = generator.build_unet(generator.SIZES[name])
+    small = name != "generator"
+    earlier: list[dict] = []
+    if shipped is not None and not (folder / name / "checkpoint.pt").exists():
+        earlier = _start_from(shipped, unet, text)
+    count = rows or len(cached)
+    empty = encode_captions(tokenizer, [""])[0]
+    if small:
+        larger = build_generator_task(folder, "generator", batch, bf16)
+        load_averaged(larger, folder / "generator")
+        text = larger.text
+    task = generator.Denoising(unet, text, cached[:count], captions[:count], empty, batch, not small, bf16)
+    task.earlier = earlier
+    return task
+
+
+def _start_from(shipped: Path, *models) -> list[dict]:
+    from safetensors.torch import load_file
+
+    names = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
+    for model, name in zip(models, names, strict=True):
+        weights = {key: value.float() for key, value in load_file(shipped / name).items()}
+        if list(weights) and {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+            raise UserError(f"{shipped / name}: another architecture than this version trains; use an empty folder and fresh=true")
+        model.load_state_dict(weights)
+    lineage = shipped / "lineage.json"
+    return json.loads(lineage.read_text())["segments"] if lineage.exists() else []
+
+
