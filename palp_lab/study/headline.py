@@ -70,7 +70,9 @@ def _sentence(one: Comparison) -> str:
     d = one.difference
     where = f"At {one.at.replace('step ', 'equal steps (')})" if one.at.startswith("step") else f"At {one.at}"
     change = f"is {number(abs(d.mean))} {'higher' if d.mean > 0 else 'lower'} than that of {words(one.baseline)}"
-    interval = f"95 % interval {range_of(d, signed=True)}" if d.low is not None else "too few pairs for an interval"
+    interval = (
+        f"95\u00a0% interval {range_of(d, signed=True)}" if d.low is not None else "too few pairs for an interval"
+    )
     zero = "; the interval holds 0, so no difference is shown" if d.low is not None and d.holds_zero else ""
     pairs = f"{one.pairs} pairs from {d.concepts} concept{'s' if d.concepts != 1 else ''}"
     if one.at.startswith("equal"):

@@ -57,7 +57,7 @@ def page(study: Study, gaps: Gaps, words_of: Words, images: Mapping[str, bytes],
         "front_svg": Markup(front_svg([*study.curves, *study.knob_curves], study.anchors, study.axes)),
         "front_alt": f"{axis_words(study.axes[0])} against {axis_words(study.axes[1])}. {study.headline.verdict}",
         "sheet_alt": "Contact sheet: training photos, then pictures of every method for every prompt",
-        "sheet_width": min(png_width(images["contact_sheet"]), 1500) if "contact_sheet" in images else 0,
+        "sheet_width": min(png_width(images["contact_sheet"]), 1000) if "contact_sheet" in images else 0,
         "exposure_alt": "Metrics over training steps, a line per method with its interval",
         "resamples": study.question.resamples,
         "reference": ", ".join(f"{label_of(a)} {number(r)}" for a, r in zip(study.axes, study.reference, strict=True)),
@@ -150,13 +150,17 @@ def _tables(study: Study) -> dict[str, Any]:
     def one(name: str) -> str:
         return html(by_name[name]) if name in by_name else ""
 
+    steps = [one.at for one in study.comparisons if one.at.startswith("step")]
+    last = [one for one in study.comparisons if one.at in steps[-1:] or not one.at.startswith("step")]
+    earlier = [one for one in study.comparisons if one not in last]
     return {
         "methods": one(f"methods_{study.question.scope}"),
         "prompts": [html(table) for name, table in by_name.items() if name.startswith("prompts_")],
         "transfer": one("transfer"),
         "bounds": one("bounds"),
         "cost": one("cost"),
-        "comparison": html(comparison_table(study.comparisons)) if study.comparisons else "",
+        "comparison": html(comparison_table(last)) if last else "",
+        "comparison_steps": html(comparison_table(earlier, "comparison_steps")) if earlier else "",
     }
 
 

@@ -15,13 +15,11 @@ MISSING = "–"
 
 
 def number(value: float, signed: bool = False) -> str:
-    """Three decimals for small numbers, fewer for large ones, thousands apart."""
+    """Three decimals for small numbers, fewer for large ones, thousands apart; a minus that reads as one."""
     sign = "+" if signed else ""
-    if abs(value) >= 1000:
-        return f"{value:{sign},.0f}"
-    if abs(value) >= 10:
-        return f"{value:{sign}.1f}"
-    return f"{value:{sign}.3f}"
+    digits = ",.0f" if abs(value) >= 1000 else ".1f" if abs(value) >= 10 else ".3f"
+    text = f"{value:{sign}{digits}}"
+    return "0.000" if text in ("-0.000", "+0.000") else text.replace("-", "−")
 
 
 def p_value(value: float) -> str:
@@ -42,7 +40,7 @@ def plain(table: Table, row: Sequence[Cell], column: int) -> tuple[str, str, boo
     if cell is None:
         return MISSING, "", False
     if isinstance(cell, Interval):
-        signed = table.name == "comparison"
+        signed = table.columns[column] == "difference"
         return number(cell.mean, signed), range_of(cell, signed), cell.mean == table.best(column)
     if isinstance(cell, float):
         return (p_value(cell) if table.columns[column].startswith("p (") else number(cell)), "", False
@@ -123,7 +121,7 @@ def _pipes(cells: Sequence[str]) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "×": r"$\times$", "<": r"$<$", ">": r"$>$", "·": r"$\cdot$",
-    "–": "--",
+    "–": "--", "−": "$-$",
 }  # fmt: skip
 
 

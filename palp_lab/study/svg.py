@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
 from palp_lab.study.curves import Anchor, Curve
@@ -16,39 +15,19 @@ from palp_lab.study.figure import axis_words
 from palp_lab.study.intervals import Interval
 from palp_lab.study.palette import BOUND_WORDS, styles, words
 from palp_lab.study.rendering import number, range_of
+from palp_lab.study.scale import Scale, scale_over
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 960, 560, 72, 20, 18, 56
-
-
-@dataclass(frozen=True)
-class Scale:
-    """From the data to the drawing, along one axis."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-    def ticks(self) -> list[float]:
-        """Five to nine round numbers."""
-        rough = (self.high - self.low) / 6
-        unit = 10.0 ** math.floor(math.log10(rough))
-        step = unit * next(factor for factor in (1, 2, 5, 10) if factor * unit >= rough)
-        first = math.ceil(self.low / step)
-        return [round(step * i, 10) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
 def front_svg(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[str, str]) -> str:
     """The drawing. Marks carry their tooltip in `data-tip` and in `aria-label`, so mouse, touch, keyboard and screen
     readers get the same words; series carry `data-series` for the legend's buttons."""
     drawn = [anchor for anchor in bounds if anchor.x is not None and anchor.y is not None]
-    x = _scale(
+    x = scale_over(
         [_spans(p.x) for c in curves for p in c.points] + [_spans(a.x) for a in drawn if a.x], LEFT, WIDTH - RIGHT
     )
-    y = _scale(
+    y = scale_over(
         [_spans(p.y) for c in curves for p in c.points] + [_spans(a.y) for a in drawn if a.y], HEIGHT - BOTTOM, TOP
     )
     looks = styles(curve.series for curve in curves)
@@ -58,7 +37,9 @@ def front_svg(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[str
         *_axes(x, y, axes),
         _pareto(curves, x, y, axes),
     ]
-    parts += [_anchor(anchor, x, y) for anchor in drawn]
+    busy = [(x(p.x.mean), y(p.y.mean)) for c in curves for p in c.points]
+    busy += [(x(a.x.mean), y(a.y.mean)) for a in drawn if a.x and a.y]
+    parts += [_anchor(anchor, x, y, busy) for anchor in drawn]
     parts += [_curve(curve, looks[curve.series].colour, x, y) for curve in curves]
     return "\n".join([*parts, "</svg>"])
 
@@ -86,7 +67,9 @@ def _axes(x: Scale, y: Scale, axes: tuple[str, str]) -> list[str]:
         )
     for value in y.ticks():
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 9}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
+        parts.append(
+            f'<text class="tick" x="{LEFT - 9}" y="{y(value) + 4:.1f}" text-anchor="end">{y.words(value)}</text>'
+        )
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
         f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">'
@@ -99,18 +82,32 @@ def _axes(x: Scale, y: Scale, axes: tuple[str, str]) -> list[str]:
     return parts
 
 
-def _anchor(anchor: Anchor, x: Scale, y: Scale) -> str:
+def _anchor(anchor: Anchor, x: Scale, y: Scale, busy: list[tuple[float, float]]) -> str:
+    """A star and its name, written where the fewest marks and names are; the name's place becomes busy too."""
     assert anchor.x is not None and anchor.y is not None
     name = BOUND_WORDS.get(anchor.name, anchor.name)
     cx, cy = x(anchor.x.mean), y(anchor.y.mean)
-    end = cx > WIDTH * 0.72
+    half = 3.4 * len(name)
+    places = (
+        (cx + 14, cy + 4, "start", cx + 14 + half),
+        (cx - 14, cy + 4, "end", cx - 14 - half),
+        (cx, cy - 15, "middle", cx),
+        (cx, cy + 24, "middle", cx),
+    )
+    left, top, end, middle = min(places, key=lambda place: _crowd(place[3], place[1] - 4, half, busy))
+    busy += [(middle + share * half, top - 4) for share in (-0.8, -0.4, 0, 0.4, 0.8)]
     tip = _tip(name, anchor.x, anchor.y)
     star = " ".join(f"{cx + r * math.sin(a):.1f},{cy - r * math.cos(a):.1f}" for r, a in _STAR)
     return (
         f'<g class="bound" tabindex="0" role="img" aria-label="{tip}" data-tip="{tip}"><polygon points="{star}"/>'
-        f'<text x="{cx + (-13 if end else 13):.1f}" y="{cy + 4:.1f}" text-anchor="{"end" if end else "start"}">'
-        f"{escape(name)}</text></g>"
+        f'<text x="{left:.1f}" y="{top:.1f}" text-anchor="{end}">{escape(name)}</text></g>'
     )
+
+
+def _crowd(middle: float, height: float, half: float, busy: Sequence[tuple[float, float]]) -> float:
+    """How many busy places a name would cover, with leaving the plane as the worst of all."""
+    inside = middle - half > LEFT and middle + half < WIDTH - RIGHT + 8
+    return sum(abs(bx - middle) < half + 9 and abs(by - height) < 15 for bx, by in busy) + (0 if inside else 50)
 
 
 def _curve(curve: Curve, colour: str, x: Scale, y: Scale) -> str:
@@ -164,12 +161,6 @@ def _spans(interval: Interval | None) -> tuple[float, float]:
     assert interval is not None
     low = interval.mean if interval.low is None else interval.low
     return low, interval.mean if interval.high is None else interval.high
-
-
-def _scale(spans: Sequence[tuple[float, float]], start: float, end: float) -> Scale:
-    low, high = min((s[0] for s in spans), default=0.0), max((s[1] for s in spans), default=1.0)
-    room = 0.06 * (high - low) or 0.05
-    return Scale(low - room, high + room, start, end)
 
 
 _STAR = tuple((9.0 if i % 2 == 0 else 3.8, math.pi * i / 5) for i in range(10))

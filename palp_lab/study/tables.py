@@ -124,11 +124,10 @@ def cost_table(results: Iterable[Result], curves: Sequence[Curve]) -> Table:
     )
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """Paired differences, challenger minus baseline."""
+def comparison_table(comparisons: Sequence[Comparison], name: str = "comparison") -> Table:
+    """Paired differences of one challenger and one baseline."""
     rows = tuple(
         (
-            f"{words(one.challenger)} - {words(one.baseline)}",
             label_of(one.metric),
             one.at,
             one.difference,
@@ -139,13 +138,16 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         )
         for one in comparisons
     )
+    who = (
+        f"{words(comparisons[0].challenger)} minus {words(comparisons[0].baseline)}, paired" if comparisons else "Pairs"
+    )
     return Table(
-        "comparison",
-        "Paired differences over concept × prompt × seed with 95 % intervals. p (concepts): exact sign-flip test "
-        "on the means per concept. p (pairs): Wilcoxon on all pairs, which takes pairs of one concept for independent.",
-        ("difference", "metric", "at", "mean", "pairs", "concepts", "p (concepts)", "p (pairs)"),
+        name,
+        f"{who} over concept × prompt × seed, with 95 % intervals. p (concepts): exact sign-flip test on the means per "
+        "concept. p (pairs): Wilcoxon on all pairs, which takes pairs of one concept for independent.",
+        ("metric", "at", "difference", "pairs", "concepts", "p (concepts)", "p (pairs)"),
         rows,
-        (None,) * 8,
+        (None,) * 7,
     )
 
 
