@@ -29,13 +29,15 @@ ROWS = 256
 
 
 class ElementReader(nn.Module):
-    """Reads ``labels`` (the words of every factor) off pictures; the backbone is a stock ResNetModel of transformers."""
+    """Reads ``labels`` (the words of every factor) off pictures, with a stock ResNetModel of transformers."""
 
     def __init__(self, labels: Mapping[str, Sequence[str]], config: ResNetConfig) -> None:
         super().__init__()
         self.labels = {name: list(words) for name, words in labels.items()}
         self.backbone = ResNetModel(config)
-        self.heads = nn.ModuleDict({name: nn.Linear(config.hidden_sizes[-1], len(w)) for name, w in self.labels.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(config.hidden_sizes[-1], len(w)) for name, w in self.labels.items()}
+        )
         self.fingerprint = ""
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
@@ -76,9 +78,13 @@ class ElementReader(nn.Module):
             described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             reader = cls(described["labels"], ResNetConfig(**described["backbone"]))
             weights = folder / "model.safetensors"
-            reader.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()})
+            reader.load_state_dict(
+                {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
+            )
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename}: missing; give the folder of an element reader, as weights/reader") from None
+            raise UserError(
+                f"{error.filename}: missing; give the folder of an element reader, as weights/reader"
+            ) from None
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{folder}: not an element reader of this version ({reason})") from error

@@ -1,4 +1,4 @@
-"""The tiny autoencoder: 64 px to 16 × 16 latents, a stock AutoencoderKL whose encoder starts as a linear code of 4 × 4 patches."""
+"""The tiny autoencoder: 64 px to 16 × 16 latents; a stock AutoencoderKL whose encoder starts as a linear patch code."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def patch_code(images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def start_linear(model: AutoencoderKL, images: np.ndarray) -> None:
-    """Sets the encoder so that its mean is the linear code of ``images``' patches; all other weights stay as they are."""
+    """Sets the encoder so that its mean is the linear code of ``images``' patches; other weights stay as they are."""
     mean, directions, deviations = patch_code(images)
     encoder = model.encoder
     first, second, third = encoder.down_blocks
@@ -117,7 +117,9 @@ def normalise_latents(model: AutoencoderKL, images: np.ndarray) -> None:
 
     A StableDiffusionPipeline scales latents but does not shift them, so the shift must live in the weights.
     """
-    latents = torch.cat([model.encode(to_pixels(part)).latent_dist.mean for part in np.array_split(images, len(images) // 64)])
+    latents = torch.cat(
+        [model.encode(to_pixels(part)).latent_dist.mean for part in np.array_split(images, len(images) // 64)]
+    )
     mean = latents.mean((0, 2, 3))
     model.quant_conv.bias[:CHANNELS] -= mean
     model.post_quant_conv.bias += model.post_quant_conv.weight[:, :, 0, 0] @ mean
@@ -152,7 +154,9 @@ class Reconstruction(AbstractTask):
 
     def slow(self) -> tuple[list[nn.Parameter], float]:
         """The encoder starts near its end; at the decoder's rate it would lose that start."""
-        return [p for part in (self.model.encoder, self.model.quant_conv) for p in part.parameters() if p.requires_grad], 0.2
+        return [
+            p for part in (self.model.encoder, self.model.quant_conv) for p in part.parameters() if p.requires_grad
+        ], 0.2
 
     def draw(self, rng: torch.Generator) -> Batch:
         """Pictures and the noise of their posterior."""

@@ -20,7 +20,18 @@ from palp_lab.tinyworld.pretrain_text import encode_captions, text_config
 from palp_lab.tinyworld.scene import Scene
 from palp_lab.tinyworld.sets import scene_of
 
-FACTORS = ("style", "place", "class", "accessory", "accessory colour", "colour", "pattern", "framing", "partner", "relation")
+FACTORS = (
+    "style",
+    "place",
+    "class",
+    "accessory",
+    "accessory colour",
+    "colour",
+    "pattern",
+    "framing",
+    "partner",
+    "relation",
+)
 """What a hard negative changes."""
 
 

@@ -37,7 +37,13 @@ def sample(pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int = 
         part = list(texts[start : start + batch])
         noise = [torch.Generator().manual_seed(seed * 1_000_000 + start + i) for i in range(len(part))]
         images = pipeline(
-            part, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=noise, output_type="np", height=64, width=64
+            part,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            generator=noise,
+            output_type="np",
+            height=64,
+            width=64,
         ).images
         out.append(torch.from_numpy((images * 255).round().astype(np.uint8)).permute(0, 3, 1, 2))
     return torch.cat(out)
@@ -96,6 +102,11 @@ def sheet_prompts() -> list[str]:
     """The 42 prompts of the sheet: never seen in training, each class several times."""
     texts = [prompt.text for group in ("style", "same_style", "framing", "relation") for prompt in GROUPS[group]]
     chosen = [text.replace("{}", CLASSES[(3 * i + i // 10) % len(CLASSES)]) for i, text in enumerate(texts)]
-    more = ["a photo of a striped red and white cat", "an artwork inspired by waves", "a photo of a cat in the city inspired by candy",
-            "a blueprint of a car", "a cartoon of a green dog wearing a yellow crown and holding a red balloon in a meadow"]  # fmt: skip
+    more = [
+        "a photo of a striped red and white cat",
+        "an artwork inspired by waves",
+        "a photo of a cat in the city inspired by candy",
+        "a blueprint of a car",
+        "a cartoon of a green dog wearing a yellow crown and holding a red balloon in a meadow",
+    ]
     return [text for text in chosen if len(set(parse(text).classes)) == len(parse(text).classes)] + more

@@ -85,8 +85,8 @@ class Denoising(AbstractTask):
     """
 
     def __init__(
-        self, unet: UNet2DConditionModel, text: CLIPTextModel, latents: np.ndarray, captions: np.ndarray, empty: np.ndarray,
-        batch: int = 32, train_text: bool = True, bf16: bool = True,
+        self, unet: UNet2DConditionModel, text: CLIPTextModel, latents: np.ndarray, captions: np.ndarray,
+        empty: np.ndarray, batch: int = 32, train_text: bool = True, bf16: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.unet, self.text, self.latents, self.captions, self.empty = unet, text, latents, captions, empty
@@ -147,4 +147,13 @@ def cache_latents(model: nn.Module, images: np.ndarray, target: Path, rows: rang
     out.flush()
 
 
-__all__ = ["SIZES", "Denoising", "UNetSize", "build_scheduler", "build_unet", "cache_latents", "caption_table", "ids_of"]
+__all__ = [
+    "SIZES",
+    "Denoising",
+    "UNetSize",
+    "build_scheduler",
+    "build_unet",
+    "cache_latents",
+    "caption_table",
+    "ids_of",
+]

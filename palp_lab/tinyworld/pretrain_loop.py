@@ -1,4 +1,4 @@
-"""The pretraining loop: one-thread ranks, draws that depend on (seed, step, rank) alone, checkpoints that resume bit for bit."""
+"""The pretraining loop: one-thread ranks, draws from (seed, step, rank) alone, checkpoints that resume bit for bit."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ def load_checkpoint(folder: Path) -> dict | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); move it away to start the stage anew") from error
+        raise UserError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); move it away to start the stage anew"
+        ) from error
 
 
 def save_atomically(state: dict, path: Path) -> None:

@@ -15,7 +15,7 @@ from palp_lab.tinyworld.pretrain_text import build_tokenizer
 
 
 def assemble(folder: Path, name: str) -> tuple[StableDiffusionPipeline, dict]:
-    """The pipeline of the averaged weights of stage ``name`` ("generator" or "generator_small"), and its bookkeeping."""
+    """The pipeline of the averaged weights of stage "generator" or "generator_small", and its bookkeeping."""
     task = build_generator_task(folder, name, 1, False)
     about = load_averaged(task, folder / name)
     task.unet.set_attn_processor(AttnProcessor2_0())

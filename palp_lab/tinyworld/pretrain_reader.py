@@ -28,7 +28,9 @@ def augment(x: Tensor, rng: torch.Generator) -> Tensor:
     """What an autoencoder and a sampler do to a picture, mildly: a shift, a little blur, noise, gain and offset."""
     n = len(x)
     shift = torch.randint(-2, 3, (2,), generator=rng).tolist()
-    x = functional.pad(x, (2, 2, 2, 2), mode="replicate")[:, :, 2 + shift[0] : 66 + shift[0], 2 + shift[1] : 66 + shift[1]]
+    x = functional.pad(x, (2, 2, 2, 2), mode="replicate")[
+        :, :, 2 + shift[0] : 66 + shift[0], 2 + shift[1] : 66 + shift[1]
+    ]
     soft = functional.avg_pool2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     share = torch.rand(n, 1, 1, 1, generator=rng) * 0.8 * (torch.rand(n, 1, 1, 1, generator=rng) < 0.5)
     x = x + share * (soft - x)

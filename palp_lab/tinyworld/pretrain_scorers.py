@@ -71,7 +71,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 @torch.no_grad()
-def clip_choice(task: Matching, images: np.ndarray, seed: int, split: str, rows: range) -> dict[str, float]:
+def clip_choice(task: Matching, images: np.ndarray, seed: int, split: str, rows: range) -> dict[str, float | int | None]:
     """How often the true description wins among eight that differ in one factor each, and the mean cosines."""
     model, right, cosines, wrong = task.model.eval(), [], [], []
     for row in rows:
@@ -87,8 +87,8 @@ def clip_choice(task: Matching, images: np.ndarray, seed: int, split: str, rows:
         cosines.append(float(scores[0]))
         wrong.append(float(scores[1:].mean()))
     return {
-        "right_of_8": round(float(np.mean(right)), 4), "n": len(right), "cosine_true": round(float(np.mean(cosines)), 4),
-        "cosine_changed": round(float(np.mean(wrong)), 4),
+        "right_of_8": _mean(np.asarray(right)), "n": len(right), "cosine_true": _mean(np.asarray(cosines)),
+        "cosine_changed": _mean(np.asarray(wrong)),
     }  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def unit(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def identity_retrieval(task: Recognition, images: np.ndarray, identities: np.ndarray, classes: np.ndarray) -> dict:
-    """Nearest other picture of the same identity, by cosine; and mean cosines of the same, the same class, another class."""
+    """Nearest other picture of the same identity, by cosine; and mean cosines."""
     task.eval()
     z = torch.cat([task.embed(to_pixels(part)) for part in np.array_split(images, max(1, len(images) // 128))])
     scores = (z @ z.T).numpy()

@@ -103,7 +103,9 @@ class Sitting:
         settings = self.settings
         plan = self.plan or Plan(self.step, 10**9, 10**9)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["share"] * settings.learning_rate * plan.scale(self.step, settings.warmup, settings.floor)
+            group["lr"] = (
+                group["share"] * settings.learning_rate * plan.scale(self.step, settings.warmup, settings.floor)
+            )
         batch = self.task.draw(step_generator(settings.seed, self.step, self.rank))
         batch = {name: value.to(settings.device) for name, value in batch.items()}
         loss = model(batch)
@@ -145,8 +147,8 @@ class Sitting:
             each = (time.monotonic() - self.started) / max(1, self.step - self.first)
             left = f"{(self.plan.last - self.step) * each / 60:.1f} min left"
         rate = self.optimizer.param_groups[0]["lr"]
-        line = f"{self.settings.folder.name}: step {self.step}  loss {loss:.4f}  lr {rate:.2e}  {speed:.0f} samples/s  {left}"
-        print(time.strftime("%H:%M:%S"), line, flush=True)
+        where = f"{time.strftime('%H:%M:%S')} {self.settings.folder.name}: step {self.step}"
+        print(f"{where}  loss {loss:.4f}  lr {rate:.2e}  {speed:.0f} samples/s  {left}", flush=True)
 
     def _segment(self) -> dict:
         settings = self.settings
@@ -164,7 +166,9 @@ class Sitting:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             where = checkpoint_path(self.settings.folder)
-            raise UserError(f"{where}: made with another architecture ({reason}); move it away to start anew") from error
+            raise UserError(
+                f"{where}: made with another architecture ({reason}); move it away to start anew"
+            ) from error
         self.averaged.shadow = [value.to(self.settings.device) for value in state["ema"]]
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.segments = state["step"], state["segments"]

@@ -39,7 +39,9 @@ def open_set(folder: Path, name: str) -> RenderSet:
     try:
         return RenderSet(folder / "sets" / name)
     except FileNotFoundError as error:
-        raise UserError(f"{folder / 'sets' / name}: not rendered yet; run palp-lab pretrain stage=sets first") from error
+        raise UserError(
+            f"{folder / 'sets' / name}: not rendered yet; run palp-lab pretrain stage=sets first"
+        ) from error
 
 
 def build_autoencoder_task(folder: Path, batch: int, decoder_only: bool) -> Reconstruction:
@@ -129,10 +131,12 @@ def _start_from(shipped: Path, *models) -> list[dict]:
     names = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
     for model, name in zip(models, names, strict=True):
         weights = {key: value.float() for key, value in load_file(shipped / name).items()}
-        if list(weights) and {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
-            raise UserError(f"{shipped / name}: another architecture than this version trains; use an empty folder and fresh=true")
+        if list(weights) and {k: v.shape for k, v in weights.items()} != {
+            k: v.shape for k, v in model.state_dict().items()
+        }:
+            raise UserError(
+                f"{shipped / name}: another architecture than this version trains; use an empty folder and fresh=true"
+            )
         model.load_state_dict(weights)
     lineage = shipped / "lineage.json"
     return json.loads(lineage.read_text())["segments"] if lineage.exists() else []
-
-
