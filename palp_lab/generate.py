@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +20,9 @@ from palp_lab.diffusion.sampler import sample
 from palp_lab.model.base import AbstractModel, TextCond
 from palp_lab.pictures import Picture, Scalar
 from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +81,56 @@ def clean(model: AbstractModel, concept: Concept, adapter: Adapter | None = None
 def described(model: AbstractModel, concept: Concept, adapter: Adapter | None = None) -> Prompting:
     """The base model with the full true description."""
     return base(model, concept.described, adapter)
+
+
+def generate(config: DictConfig) -> None:
+    """Pictures of the configured prompts x seeds: of the adapters that are named, one after the other, or of the one
+    this configuration trains, at every step that is kept. Prints the folders."""
+    from palp_lab.build import build
+    from palp_lab.cell import Cell
+    from palp_lab.pictures import write_pictures
+    from palp_lab.result_folder import link_all, result_folder, study_folder
+
+    if not config.adapters:
+        cell = Cell(config)
+        for step in cell.steps:
+            folder = result_folder(cell) / "images" / f"step_{step:06d}"
+            link_all(cell.pictures(step).folder, folder)
+            print(folder)
+        return
+    sentences = list(build(config.prompts, "prompts").sentences(config.target))
+    if not sentences:
+        raise UserError("prompts: there are none; give a target, or choose prompts=standard")
+    how = config.generate
+    sampling = Sampling(how.scheduler, int(how.steps), float(how.guidance))
+    for path in config.adapters:
+        with saved(Path(path), str(config.device), str(config.dtype), float(how.strength)) as (adapter, knobs):
+            folder = study_folder(config) / "generated" / f"{Path(path).stem}-{knobs['adapter']}"
+            drawn = generate_pictures(
+                adapter.model, personal(adapter), sentences, range(how.seeds), sampling, int(how.batch_size), knobs
+            )
+            write_pictures(folder, drawn)
+        print(folder)
+
+
+@contextmanager
+def saved(path: Path, device: str, dtype: str, strength: float) -> Iterator[tuple[Adapter, dict[str, Scalar]]]:
+    """A saved adapter on the base model its header names, and what its pictures say of it: its hash and strength."""
+    from palp_lab.adapter import read_adapter
+    from palp_lab.export import find_adapter, rebuild
+
+    file = find_adapter(path)
+    tensors, about = read_adapter(file)
+    adapter = rebuild(about, device, dtype)
+    try:
+        adapter.load_tensors(tensors)
+        try:
+            adapter.edits.set_strength(strength)
+        except ValueError as error:
+            raise UserError(f"generate.strength={strength}: {error}") from None
+        yield adapter, {"strength": strength, "adapter": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
+    finally:
+        adapter.edits.detach()
 
 
 def start(seed: int, shape: Sequence[int]) -> tuple[Tensor, torch.Generator]:

@@ -9,22 +9,34 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from palp_lab.dataset.concept import SLOT, AbstractDataset, Concept
+from palp_lab.dataset.picture_file import picture_files
 from palp_lab.metrics.protocols import Protocol
-from palp_lab.pictures import Picture, Scalar, picture_files, read_image
-from palp_lab.score import gather_references, protocol_entry, score_records, versions
+from palp_lab.pictures import Picture, Scalar, read_image
+from palp_lab.score import (
+    bound_pictures,
+    gather_references,
+    protocol_entry,
+    score_bounds,
+    score_records,
+    versions,
+)
 from palp_lab.study.fields import Fields, parse, read_text
-from palp_lab.study.result import Bound, Record, Result
+from palp_lab.study.result import Record, Result
 from palp_lab.types import UserError
 
 PROMPTS = "prompts.json"
 
 
 def as_sentence(prompt: str, concept: Concept, where: str) -> str:
-    """A prompt with its slot, so that it pairs with ours: written out already, or where the placeholder (with or without
-    the class word) or the class word stands. Raises UserError, beginning with `where`, for a prompt with none of them."""
+    """A prompt with its slot, so that it pairs with ours: written out already, or put where the placeholder (with or
+    without the class word) or the class word stands.
+
+    Raises UserError, beginning with `where`, for a prompt with none of them.
+    """
     if SLOT in prompt:
         return prompt
     placeholder, superclass = re.escape(concept.placeholder), re.escape(concept.superclass)
@@ -44,7 +56,7 @@ def read_foreign(folder: Path, concept: Concept) -> list[Picture]:
     Raises UserError for a picture that prompts.json does not name, or a name without its picture.
     """
     folder = Path(folder)
-    files = {path.stem: path for path in picture_files(folder)}
+    files = {path.stem: path for path in picture_files(folder, "images")}
     listed: Fields = parse(read_text(folder / PROMPTS), str(folder / PROMPTS))
     if lost := sorted(listed.values.keys() - files.keys()):
         raise UserError(f"{folder / PROMPTS}: {lost[0]} has no picture in the folder ({len(lost)} such)")
@@ -68,9 +80,11 @@ def score_folder(
     axes: Mapping[str, Scalar],
     step: int = 0,
     target: str | None = None,
-    bounds: tuple[Bound, ...] = (),
 ) -> Result:
-    """The result of a folder of pictures. `axes` file it: method, dataset, concept, model, train_seed."""
+    """The result of a folder of pictures. `axes` file it: method, dataset, concept, model, train_seed.
+
+    Bounds are those that need no model (photos, true renders); the base model's come with our own results on the front.
+    """
     concept = dataset.concept()
     pictures = read_foreign(folder, concept)
     sentences = list(dict.fromkeys(p.sentence for p in pictures))
@@ -79,6 +93,8 @@ def score_folder(
     bare = [Picture(p.prompt, p.sentence, p.seed, p.image) for p in pictures]
     scored = score_records(protocol, concept, references, bare, step=step, target=target)
     records = tuple(_with_files(record, files) for record in scored)
+    rivals = bound_pictures(protocol, dataset, concept, sentences, {})
+    bounds = score_bounds(protocol, concept, references, rivals, sentences)
     entry = protocol_entry(protocol)
     content = [sorted((p.sentence, hashlib.sha256(p.image.numpy().tobytes()).hexdigest()) for p in pictures)]
     run = hashlib.sha256(
@@ -88,6 +104,4 @@ def score_folder(
 
 
 def _with_files(record: Record, files: Mapping[tuple[str, int], str]) -> Record:
-    from dataclasses import replace
-
     return replace(record, images=tuple(files[record.prompt, seed] for seed in record.picture_seeds))

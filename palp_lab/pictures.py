@@ -6,16 +6,14 @@ import hashlib
 import io
 import json
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
+from palp_lab.dataset import picture_file
 from palp_lab.study.writing import write_bytes
 from palp_lab.types import UserError
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool | None
 CHUNK = "palp_lab"
 """PNG text chunk that holds what is known about a picture, as JSON."""
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -74,62 +71,22 @@ def write_pictures(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
     return [write_picture(folder, picture) for picture in pictures]
 
 
-def open_image(path: Path) -> Image.Image:
-    """An image file, decoded, turned as its EXIF says and laid on white where it is transparent, as RGB.
-
-    Raises UserError for a missing, corrupt, animated or monstrous file.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(path)
-            if (frames := getattr(image, "n_frames", 1)) > 1:
-                raise UserError(f"{path}: is animated ({frames} frames); give a still picture")
-            image.load()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such picture") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UserError(f"{path}: has too many pixels to open; scale it down") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: is not a readable picture ({error}); save it again as PNG or JPEG") from None
-    text = dict(getattr(image, "text", {}))
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("RGB")
-    image.info = text
-    return image
-
-
 def read_image(path: Path) -> UInt8[Tensor, "3 h w"]:
-    """The pixels of an image file."""
-    return torch.from_numpy(np.array(open_image(Path(path)))).permute(2, 0, 1).contiguous()
+    """The pixels of an image file of any tool. Raises UserError for what is corrupt, animated, tiny or huge."""
+    return picture_file.to_tensor(picture_file.read_picture(Path(path))[0])
 
 
 def read_picture(path: Path) -> Picture:
     """A picture with its description. Raises UserError for a file that palp-lab did not write."""
-    image = open_image(Path(path))
+    image, _ = picture_file.read_picture(Path(path))
     try:
         about = json.loads(image.info[CHUNK])
-        return Picture(
-            about["prompt"], about["sentence"], about["seed"],
-            torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), about["knobs"],
-        )  # fmt: skip
+        pixels = picture_file.to_tensor(image)
+        return Picture(about["prompt"], about["sentence"], about["seed"], pixels, about["knobs"])
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path}: does not say how it was made; list other tools' pictures in a prompts.json") from None
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The image files of a folder, by name. Raises UserError where there are none."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of pictures")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not files:
-        raise UserError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
-    return files
-
-
 def read_pictures(folder: Path) -> list[Picture]:
     """All pictures palp-lab wrote into a folder, by name."""
-    return [read_picture(path) for path in picture_files(folder)]
+    return [read_picture(path) for path in picture_file.picture_files(Path(folder), "pictures")]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +21,9 @@ from palp_lab.study.result import Bound, MetricValue, Record
 from palp_lab.study.result import Protocol as ProtocolEntry
 from palp_lab.types import UserError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 RENDERS = 8
 """True renders per sentence that scores compare with, and as many others as bound (ours)."""
 REFERENCE_SEEDS = range(910_000, 910_000 + RENDERS)
@@ -27,6 +32,36 @@ BOUND_SEEDS = range(920_000, 920_000 + RENDERS)
 NOT_A_KNOB = frozenset({"version", "model", "adapter"})
 """Parts of a picture's description that say what drew it, not how; records of different adapters share the knobs."""
 DRIFT_GROUP = "drift"
+
+
+def score(config: DictConfig) -> None:
+    """Numbers for the folder of pictures `images` names, written beside them as result.json; or for the cell this
+    configuration describes. Prints where they are."""
+    from palp_lab.parts import open_dataset, open_protocol
+    from palp_lab.study.result import save_result
+    from palp_lab.study.sweeps import current
+
+    if config.images is None:
+        from palp_lab.cell import Cell
+        from palp_lab.result_folder import RESULT, result_folder
+        from palp_lab.run import run_cell
+
+        cell = Cell(config)
+        run_cell(cell)
+        print(result_folder(cell) / RESULT)
+        return
+    from palp_lab.other_tools import score_folder
+
+    folder, job = Path(config.images), current()
+    # The recipe the configuration holds did not make these pictures: only a label given by hand names their method.
+    method = job.overrides.get("labels.method") if job else None
+    dataset = open_dataset(config)
+    axes = {
+        "method": method or folder.resolve().name, "dataset": config.labels.dataset, "concept": dataset.concept().name,
+        "model": config.labels.model, "train_seed": int(config.seed), "study": str(config.study_name),
+    }  # fmt: skip
+    result = score_folder(folder, open_protocol(config), dataset, axes=axes, target=config.target)
+    print(save_result(result, folder / "result.json"))
 
 
 def gather_references(dataset: AbstractDataset, concept: Concept, sentences: Iterable[str]) -> References:

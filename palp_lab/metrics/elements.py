@@ -6,19 +6,21 @@ Differs from the paper: a network reads the pictures, not people.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from palp_lab.metrics.base import AbstractMetric, Evidence, Score, per_image
+from palp_lab.metrics.embedders import network_folder, once, pick_device
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
     from torch import Tensor
 
+    from palp_lab.metrics.reader import ElementReader
+    from palp_lab.tinyworld.parse import Elements
     from palp_lab.types import Images
 
 KINDS = ("style", "place", "class", "accessories", "relation", "framing")
@@ -34,41 +36,13 @@ class Element:
     labels: frozenset[str]
 
 
-class Asked(Protocol):
-    """A parsed prompt; empty fields ask for nothing. An accessory is a word with its colour or None."""
-
-    @property
-    def style(self) -> str: ...
-    @property
-    def place(self) -> str: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def accessories(self) -> tuple[tuple[str, str | None], ...]: ...
-    @property
-    def relation(self) -> str: ...
-    @property
-    def framing(self) -> str: ...
-
-
-class AbstractReader(ABC):
-    """A network that names the factors of pictures. `labels` are the words it knows per factor, "none" for absent."""
-
-    labels: Mapping[str, Sequence[str]]
-    fingerprint: str
-
-    @abstractmethod
-    def read(self, images: Images) -> Mapping[str, Sequence[str]]:
-        """One label per picture for every factor."""
-
-
 @dataclass(frozen=True)
 class PromptReader:
-    """What prompts ask for and which of it pictures show: a parser of prompts and a network that reads pictures.
-    Only elements of `kinds` count."""
+    """What prompts ask for and which of it pictures show: a parser of prompts, and a network that knows `labels` (words
+    per factor, "none" for absent) and gives the `words` it reads off pictures. Only elements of `kinds` count."""
 
-    network: AbstractReader
-    parse: Callable[[str], Asked]
+    network: ElementReader
+    parse: Callable[[str], Elements]
     kinds: Sequence[str] = KINDS
 
     @property
@@ -82,10 +56,20 @@ class PromptReader:
 
     def found(self, images: Images, wanted: Sequence[Element]) -> Bool[Tensor, "n k"]:
         """Which picture shows which element."""
-        return found(self.network.read(images), wanted, len(images))
+        return found(self.network.words(images), wanted, len(images))
 
 
-def elements_of(asked: Asked, known: Mapping[str, Sequence[str]]) -> tuple[Element, ...]:
+def open_reader(path: str, device: str = "cpu") -> ElementReader:
+    """The element reader of a folder or of a shipped network's name; loaded once."""
+    from palp_lab.metrics.reader import ElementReader
+
+    folder, place = network_folder(path), pick_device(device)
+    weights = (folder / "model.safetensors").stat() if (folder / "model.safetensors").is_file() else None
+    state = f"{weights.st_size}:{weights.st_mtime_ns}" if weights else ""
+    return once(("reader", str(folder), state, str(place)), lambda: ElementReader.from_folder(folder, place))
+
+
+def elements_of(asked: Elements, known: Mapping[str, Sequence[str]]) -> tuple[Element, ...]:
     """The elements of a parsed prompt, in the words of a reader's factors: `style`, `place`, `class_`, `second_class`,
     `relation`, `framing`, and one factor per accessory whose label is its colour."""
     classes = [*asked.classes, "", ""]

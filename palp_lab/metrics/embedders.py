@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from palp_lab.metrics.preprocessing import Preprocessing, read_preprocessing
@@ -50,10 +51,12 @@ class ClipEmbedder(AbstractEmbedder):
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
         folder = network_folder(path)
-        self.model, self.tokenizer = once(("clip", str(folder), str(device)), lambda: _load_clip(folder, device))
+        self.device = pick_device(device)
         self.preprocessing = read_preprocessing(folder)
         self.fingerprint = folder_fingerprint(folder)
-        self.device = torch.device(device)
+        self.model, self.tokenizer = once(
+            ("clip", str(folder), self.fingerprint, str(self.device)), lambda: _load_clip(folder, self.device)
+        )
         self._texts: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -82,10 +85,12 @@ class VisionEmbedder(AbstractEmbedder):
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
         folder = network_folder(path)
-        self.model = once(("vision", str(folder), str(device)), lambda: _load_vision(folder, device))
+        self.device = pick_device(device)
         self.preprocessing = read_preprocessing(folder)
         self.fingerprint = folder_fingerprint(folder)
-        self.device = torch.device(device)
+        self.model = once(
+            ("vision", str(folder), self.fingerprint, str(self.device)), lambda: _load_vision(folder, self.device)
+        )
 
     @torch.no_grad()
     def images(self, images: Images) -> Float[Tensor, "b d"]:
@@ -107,6 +112,13 @@ def once(key: tuple[str, ...], load: Callable[[], Any]) -> Any:
     if key not in _LOADED:
         _LOADED[key] = load()
     return _LOADED[key]
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """The device a word stands for; auto takes CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def network_folder(path: str | Path) -> Path:
@@ -170,5 +182,5 @@ def _frozen(kind: Any, folder: Path, device: str | torch.device) -> Any:
 def _load(kind: Any, folder: Path, **options: Any) -> Any:
     try:
         return kind.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be opened as {kind.__name__} ({str(error).splitlines()[0]})") from error

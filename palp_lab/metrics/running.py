@@ -25,7 +25,8 @@ class Running(torchmetrics.Metric):
     def __init__(self, metric: AbstractMetric, **options: Any) -> None:
         super().__init__(**options)
         self.metric = metric
-        self.higher_is_better = metric.higher_is_better
+        # torchmetrics refuses to set it by name once the class exists.
+        self.__dict__["higher_is_better"] = metric.higher_is_better
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
     def update(self, evidence: Evidence) -> None:

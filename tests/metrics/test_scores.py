@@ -1,0 +1,249 @@
+"""Every metric against an independent reference in numpy, its best value, and its direction."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from palp_lab.metrics import alignment, diversity, drift, elements, gap, overfitting
+from palp_lab.metrics.alignment import IdentityHeldOut, IdentityOracle, ImageAlignment, TextAlignment
+from palp_lab.metrics.base import AbstractMetric, Evidence
+from palp_lab.metrics.diversity import Diversity
+from palp_lab.metrics.drift import ClassCollapse, Drift
+from palp_lab.metrics.elements import Element, ElementsFound
+from palp_lab.metrics.gap import ModalityGap, close_gap, modality_gap
+from palp_lab.metrics.overfitting import Contrast, Copy, Saturation, contrast, saturation
+from palp_lab.metrics.running import Running
+from tests.metrics.conftest import noise_pictures
+
+MODULES = (alignment, diversity, drift, elements, gap, overfitting)
+METRICS = [
+    cls
+    for module in MODULES
+    for _, cls in inspect.getmembers(module, inspect.isclass)
+    if issubclass(cls, AbstractMetric) and not inspect.isabstract(cls) and cls.__module__ == module.__name__
+]
+"""Every final metric of the package: a new one is found by itself."""
+
+
+def see(space: str, images: Tensor) -> Tensor:
+    """A linear network of its own for every space, whose features may be negative."""
+    seed = sum(map(ord, space))
+    weights = torch.randn((images[0].numel(), 10), generator=torch.Generator().manual_seed(seed))
+    return (images.flatten(1).float() - 127) @ weights / 255
+
+
+def read(space: str, prompts: Sequence[str]) -> Tensor:
+    """Prompts as pictures of their letters."""
+    return torch.stack([see(space, noise_pictures(1, seed=sum(map(ord, p))))[0] for p in prompts])
+
+
+def unit(x: Tensor) -> np.ndarray:
+    array = x.numpy().astype(np.float64)
+    return array / np.sqrt((array**2).sum(1, keepdims=True))
+
+
+@pytest.fixture
+def evidence() -> Evidence:
+    images = noise_pictures(4, seed=1)
+    return Evidence(
+        images=images,
+        text="a cat in the snow",
+        see=see,
+        read=read,
+        photos=noise_pictures(3, seed=2),
+        held_out=noise_pictures(2, seed=3),
+        true_renders=noise_pictures(5, seed=4),
+        twins=noise_pictures(4, seed=5),
+        class_word=True,
+        wanted=(Element("style", "style", frozenset({"sketch"})), Element("accessories", "hat", frozenset({"red"}))),
+        found=torch.tensor([[True, False], [True, True], [False, False], [False, True]]),
+    )
+
+
+def test_text_alignment(evidence: Evidence) -> None:
+    score = TextAlignment().measure(evidence)
+    by_hand = unit(see("clip", evidence.images)) @ unit(read("clip", [evidence.text]))[0]
+    assert score.per_image == pytest.approx(by_hand)
+    assert score.value == pytest.approx(by_hand.mean())
+    assert (score.n, score.level) == (4, "image")
+
+
+def test_clipscore_is_scaled_and_floored(evidence: Evidence) -> None:
+    plain = np.array(TextAlignment().measure(evidence).per_image)
+    assert plain.min() < 0 < plain.max(), "the example must show the floor"
+    score = TextAlignment(scale=2.5, floor=True).measure(evidence)
+    assert score.per_image == pytest.approx(2.5 * np.maximum(plain, 0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "references"),
+    [
+        (ImageAlignment(space="clip"), "photos"),
+        (ImageAlignment(space="identity"), "photos"),
+        (IdentityHeldOut(space="identity"), "held_out"),
+        (IdentityOracle(space="identity"), "true_renders"),
+    ],
+)
+def test_similarities_are_means_over_all_pairs(evidence: Evidence, metric: AbstractMetric, references: str) -> None:
+    mine = unit(see(metric.space, evidence.images))
+    theirs = unit(see(metric.space, getattr(evidence, references)))
+    score = metric.measure(evidence)
+    assert score.value == pytest.approx(np.mean([a @ b for a in mine for b in theirs]))
+    assert score.per_image == pytest.approx([np.mean([a @ b for b in theirs]) for a in mine])
+    assert metric.measure(replace(evidence, **{references: None})).value is None
+
+
+def test_elements(evidence: Evidence) -> None:
+    assert ElementsFound().measure(evidence).per_image == (0.5, 1.0, 0.0, 0.5)
+    assert ElementsFound("style").measure(evidence).per_image == (1.0, 1.0, 0.0, 0.0)
+    assert ElementsFound("accessories").measure(evidence).value == 0.5
+    place = ElementsFound("place").measure(evidence)
+    assert (place.value, place.per_image, place.n) == (None, None, 0), "not asked is not measured"
+
+
+def test_diversity(evidence: Evidence) -> None:
+    features = unit(see("clip", evidence.images))
+    pairs = [1 - a @ b for a, b in combinations(features, 2)]
+    score = Diversity().measure(evidence)
+    assert (score.value, score.n, score.level) == (pytest.approx(np.mean(pairs)), 6, "pair")
+    assert Diversity().measure(replace(evidence, images=evidence.images[:1])).value is None
+
+
+def test_drift_is_seed_by_seed_and_of_one_kind_of_prompt(evidence: Evidence) -> None:
+    mine, base = unit(see("clip", evidence.images)), unit(see("clip", evidence.twins))
+    assert Drift(True).measure(evidence).per_image == pytest.approx(
+        [1 - a @ b for a, b in zip(mine, base, strict=True)]
+    )
+    assert Drift(False).measure(evidence).value is None
+    assert Drift(False).measure(replace(evidence, class_word=False)).n == 4
+
+
+def test_class_collapse(evidence: Evidence) -> None:
+    expected = ImageAlignment(space="identity").measure(evidence)
+    assert ClassCollapse().measure(evidence).value == pytest.approx(expected.value)
+    assert ClassCollapse().measure(replace(evidence, class_word=False)).value is None
+
+
+def test_copy_takes_the_nearest_photo(evidence: Evidence) -> None:
+    mine, photos = unit(see("clip", evidence.images)), unit(see("clip", evidence.photos))
+    assert Copy().measure(evidence).per_image == pytest.approx([max(a @ b for b in photos) for a in mine])
+
+
+def test_saturation_and_contrast_of_known_pictures() -> None:
+    gray = torch.full((1, 3, 4, 4), 90, dtype=torch.uint8)
+    red = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
+    red[:, 0] = 255
+    checkers = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
+    checkers[..., ::2] = 255
+    assert saturation(torch.cat([gray, red, checkers])).tolist() == pytest.approx([0, 1, 0])
+    assert contrast(torch.cat([gray, red, checkers])).tolist() == pytest.approx([0, 0, 0.5])
+
+
+@pytest.mark.parametrize("metric", [Saturation(), Contrast()])
+def test_ratios_are_to_the_mean_of_true_renders(evidence: Evidence, metric: AbstractMetric) -> None:
+    def amount(images: Tensor) -> np.ndarray:
+        pixels = images.numpy().astype(np.float64) / 255
+        if isinstance(metric, Saturation):
+            return (pixels.max(1) - pixels.min(1)).mean((1, 2))
+        luma = np.einsum("bchw,c->bhw", pixels, (0.2126, 0.7152, 0.0722))
+        return luma.reshape(len(luma), -1).std(1)
+
+    expected = amount(evidence.images) / amount(evidence.true_renders).mean()
+    assert metric.measure(evidence).per_image == pytest.approx(expected)
+    flat = torch.zeros_like(evidence.true_renders)
+    assert metric.measure(replace(evidence, true_renders=flat)).value is None, "no ratio to nothing"
+
+
+def test_modality_gap_and_its_closing(evidence: Evidence) -> None:
+    images, texts = see("clip", evidence.images), read("clip", ["a", "b c", "d"])
+    vector = unit(images).mean(0) - unit(texts).mean(0)
+    assert modality_gap(images, texts).numpy() == pytest.approx(vector)
+    a, b = close_gap(images, texts, modality_gap(images, texts))
+    assert float(modality_gap(a, b).norm()) < 0.5 * float(np.linalg.norm(vector))
+    score = ModalityGap().measure(evidence)
+    assert score.value == pytest.approx(np.linalg.norm(unit(images).mean(0) - unit(read("clip", [evidence.text]))[0]))
+
+
+def same_everywhere(images: Tensor) -> Evidence:
+    """Evidence in which every reference is the pictures themselves, and the prompt reads as they look."""
+    return Evidence(
+        images=images, text="x", see=see, read=lambda space, prompts: see(space, images[:1]).expand(len(prompts), -1),
+        photos=images, held_out=images, true_renders=images, twins=images, class_word=True,
+        wanted=(Element("style", "style", frozenset({"sketch"})),), found=torch.ones((len(images), 1), dtype=torch.bool),
+    )  # fmt: skip
+
+
+BEST = {
+    "text_alignment": 1.0, "image_alignment": 1.0, "identity_held_out": 1.0, "identity_oracle": 1.0, "elements": 1.0,
+    "diversity": 0.0, "drift_with_class_word": 0.0, "class_collapse": 1.0, "copy": 1.0, "saturation": 1.0,
+    "contrast": 1.0, "modality_gap": 0.0,
+}  # fmt: skip
+"""What a metric says of identical pictures: its best value, or, for the three that accuse, the worst."""
+
+
+@pytest.mark.parametrize("cls", METRICS, ids=lambda c: c.__name__)
+def test_identical_pictures_give_the_extreme_value(cls: type[AbstractMetric]) -> None:
+    metric = cls()
+    identical = same_everywhere(noise_pictures(1, seed=9).repeat(3, 1, 1, 1))
+    score = metric.measure(identical)
+    assert score.value == pytest.approx(BEST[metric.name], abs=1e-6)
+    assert score.level == metric.level
+    assert metric.axis in ("image", "text", "neither")
+
+
+@pytest.mark.parametrize("cls", METRICS, ids=lambda c: c.__name__)
+def test_the_direction_is_honoured(cls: type[AbstractMetric], evidence: Evidence) -> None:
+    """Going from unlike to alike moves a metric the way it says is better; where it accuses, the other way."""
+    metric = cls()
+    if metric.higher_is_better is None:
+        return
+    mixed = metric.measure(replace(evidence, found=torch.zeros((4, 2), dtype=torch.bool))).value
+    alike = metric.measure(same_everywhere(noise_pictures(1, seed=9).repeat(3, 1, 1, 1))).value
+    accuses = metric.name in ("diversity", "copy", "class_collapse")
+    assert mixed is not None and alike is not None and mixed != alike
+    assert (alike > mixed) == (metric.higher_is_better is not accuses)
+
+
+@pytest.mark.parametrize("cls", METRICS, ids=lambda c: c.__name__)
+def test_directions_are_those_results_are_ranked_by(cls: type[AbstractMetric]) -> None:
+    from palp_lab.study.directions import higher_is_better, known_metrics
+
+    metric = cls()
+    if metric.name in known_metrics():
+        assert higher_is_better(metric.name) is metric.higher_is_better
+
+
+@pytest.mark.parametrize("cls", METRICS, ids=lambda c: c.__name__)
+def test_as_a_torchmetric_it_gives_the_mean_over_all_it_saw(cls: type[AbstractMetric], evidence: Evidence) -> None:
+    metric = cls()
+    other = replace(evidence, images=noise_pictures(4, seed=8), found=torch.ones((4, 2), dtype=torch.bool))
+    running = Running(metric)
+    running.update(evidence)
+    running.update(other)
+    scores = [metric.measure(evidence), metric.measure(other)]
+    parts = [v for s in scores for v in (s.per_image if s.per_image is not None else [s.value])]
+    assert float(running.compute()) == pytest.approx(np.mean(parts))
+    assert running.higher_is_better is metric.higher_is_better
+    running.reset()
+    running.update(evidence)
+    assert float(running.compute()) == pytest.approx(scores[0].value)
+    assert not list(running.parameters()), "no network lands in a checkpoint"
+
+
+def test_a_torchmetric_that_saw_nothing_is_nan(evidence: Evidence) -> None:
+    running = Running(IdentityOracle())
+    running.update(replace(evidence, true_renders=None))
+    assert torch.isnan(running.compute())
+
+
+def test_values_that_are_not_finite_are_null(evidence: Evidence) -> None:
+    score = TextAlignment().measure(replace(evidence, see=lambda space, images: see(space, images) * float("nan")))
+    assert (score.value, score.per_image, score.n) == (None, (None,) * 4, 0)
