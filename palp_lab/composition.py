@@ -84,6 +84,15 @@ def compose(verb: str = "run", *overrides: str, config_dir: str | Path | None = 
     Raises:
         UserError: for an unknown verb, key or choice; the message names the nearest one.
     """
+    from palp_lab.schema import drop_strangers
+
+    config = compose_as_written(verb, *overrides, config_dir=config_dir)
+    drop_strangers(config, overrides)
+    return config
+
+
+def compose_as_written(verb: str, *overrides: str, config_dir: str | Path | None = None) -> DictConfig:
+    """As `compose`, with whatever the files say of parts that were replaced: what `--cfg job` prints."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

@@ -98,7 +98,7 @@ def job(verb: str, config: DictConfig) -> Any:
     leave_status(folder, "running", overrides=overrides)
     begin(Job(folder, dict(word.lstrip("+~").partition("=")[::2] for word in overrides), swept))
     try:
-        value = _call(verb, config, swept)
+        value = _call(verb, config, overrides, swept)
     except UserError as error:
         line, status = str(error), 2
     except SystemExit as stop:
@@ -121,14 +121,16 @@ def job(verb: str, config: DictConfig) -> Any:
     return float("nan"), float("nan")
 
 
-def _call(verb: str, config: DictConfig, swept: bool) -> Any:
-    from palp_lab.schema import check
+def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> Any:
+    from palp_lab.schema import check, drop_strangers
 
     if swept and config.trainer.devices != 1:
         raise UserError(
             f"trainer.devices={config.trainer.devices} cannot be swept with -m: every rank would sweep again; "
             "take trainer.devices=1 and hydra/launcher=joblib or submitit_slurm, or one command per cell"
         )
+    if verb != "doctor":
+        drop_strangers(config, overrides)
     check(config, constructors=verb != "doctor")
     if verb != "doctor":
         import torch

@@ -8,12 +8,12 @@ behind a `+` on the command line, is an error and not silence.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from palp_lab.build import locate
 from palp_lab.cli_errors import nearest
@@ -38,6 +38,41 @@ def check(config: DictConfig, constructors: bool = True) -> None:
     data = OmegaConf.to_container(config, resolve=False)
     for look_at_constructors in (False, True)[: 1 + constructors]:  # cheap first: a typo needs no import
         _compare("", data, shipped(str(config.verb)), look_at_constructors)
+
+
+def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Takes out what a recipe or a tuning says of a part that was replaced, and returns the keys.
+
+    `method=palp edits=full` leaves behind the rank the recipe gave its low-rank edits, and `losses=[reconstruction]`
+    the alignment's weight. Such keys belong to another choice of the same group; they do not apply. What the command
+    line itself says is never dropped, so a mistake there stays an error, and neither is a word no shipped file knows.
+    """
+    said = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    dropped = []
+    with open_dict(config):
+        for group in ("tokens", "edits", "dataset"):
+            node = config.get(group)
+            if not node or "_target_" not in node:
+                continue
+            target = locate(node._target_, group)
+            for key in _strange(target, node, shipped(str(config.verb)).get(group, {})):
+                if f"{group}.{key}" not in said:
+                    dropped.append(f"{group}.{key}")
+                    node.pop(key)
+        for name, node in list((config.get("losses") or {}).items()):
+            known = name in shipped(str(config.verb)).get("losses", {})
+            asked = any(word.startswith(f"losses.{name}") for word in said)
+            if node is not None and "_target_" not in node and known:
+                if asked:
+                    raise UserError(f"losses.{name}: this loss is not in use; add it: losses=[...,{name}]")
+                dropped.append(f"losses.{name}")
+                config.losses.pop(name)
+    return dropped
+
+
+def _strange(target: Any, node: Mapping[str, Any], siblings: Mapping[str, Any]) -> list[str]:
+    parameters = inspect.signature(target).parameters
+    return [str(key) for key in node if key not in RESERVED and key not in parameters and key in siblings]
 
 
 @cache

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from palp_lab.build import ALLOWED, build, build_all, build_device, build_dtype, check_fit, locate
 from palp_lab.cli_help import VERBS, groups
-from palp_lab.composition import compose, conf_folder
-from palp_lab.schema import check
+from palp_lab.composition import compose, compose_as_written, conf_folder
+from palp_lab.schema import check, drop_strangers
 from palp_lab.types import Capability, UserError
 
 CONF = conf_folder()
@@ -178,6 +178,36 @@ def test_a_value_that_must_be_given_is_named() -> None:
         check(config)
 
 
+def test_a_replaced_part_does_not_inherit_the_recipe_s_numbers() -> None:
+    """palp gives its low-rank edits a rank; the full fine-tuning that replaces them has none."""
+    assert "rank" not in compose("run", "method=palp", "edits=full").edits
+    config = compose_as_written("run", "method=palp", "edits=full")
+    assert "edits.rank" in drop_strangers(config, ["method=palp", "edits=full"])
+    assert "rank" not in config.edits
+    check(config)
+
+
+def test_a_loss_that_was_left_out_does_not_come_back_with_its_tuning() -> None:
+    config = compose("run", "method=palp", "losses=[reconstruction]")
+    assert list(config.losses) == ["reconstruction"]
+
+
+def test_what_the_command_line_says_is_never_dropped() -> None:
+    config = compose("run", "method=palp", "edits=full", "edits.rank=3")
+    drop_strangers(config, ["method=palp", "edits=full", "edits.rank=3"])
+    with pytest.raises(UserError, match=r"edits\.rank: .* takes no such key"):
+        check(config)
+    with pytest.raises(UserError, match="this loss is not in use; add it"):
+        compose("run", "losses=[reconstruction]", "losses.prompt_alignment.weight=0")
+
+
+@pytest.mark.parametrize("choice", groups(CONF).get("method", []))
+def test_a_recipe_gives_its_own_parts_no_strange_keys(choice: str) -> None:
+    for model in groups(CONF)["model"]:
+        config = compose_as_written("run", f"method={choice}", f"model={model}")
+        assert drop_strangers(config, []) == []
+
+
 def test_a_null_switches_off_what_may_be_null() -> None:
     check(compose("run", "trainer.gradient_clip=2", "trainer.ema=0.99"))
     check(compose("run", "target=null"))
@@ -196,7 +226,8 @@ def test_only_allowed_targets_are_built(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_build_passes_objects_and_explains_wrong_keys() -> None:
     node = OmegaConf.create({"_target_": "palp_lab.doctor.Finding", "subject": "disk"})
-    assert build(node, "x", found=node).found == node
+    given = object()
+    assert build(node, "x", found=given).found is given
     with pytest.raises(UserError, match=r"^x: .*'found'"):
         build(node, "x")
     with pytest.raises(UserError, match=r"x\._target_=palp_lab\.doctor\.Nothing: palp_lab\.doctor has no Nothing"):
