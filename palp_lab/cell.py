@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from palp_lab.adapter import Adapter
+    from palp_lab.losses.base import AbstractLoss
     from palp_lab.metrics.protocols import Protocol, References
 
 ESTIMATE_SEED = 0
@@ -50,7 +51,7 @@ class Cell:
         self.concept = open_concept(config)
         self.losses = open_losses(config)
         self.prompts = build(config.prompts, "prompts")
-        self.target = read_target(config) if any(loss.needs_target for loss in self.losses.values()) else None
+        self.target = read_target(config) if reads_target(config, self.losses) else None
         self.groups: dict[str, str] = self.prompts.sentences(config.target)
         self.drift = self.prompts.drift(self.concept.superclass)
         self.seeds = list(range(config.generate.seeds))
@@ -164,7 +165,7 @@ class Cell:
             drawn, twins = self.pictures(step).folder, self.pictures("class_word").folder
             pictures, where = read_pictures(drawn), f"images/step_{step:06d}"
             protocol, references = self.protocol, self._references()
-            mine = [picture for picture in pictures if picture.sentence in self.groups]
+            mine = [picture for text in self.sentences for picture in pictures if picture.sentence == text]
             records = score_records(
                 protocol, self.concept, references, mine,
                 step=step, groups=self.groups, target=self.target, folder=where,
@@ -251,6 +252,14 @@ class Cell:
 def adapter_file(folder: Path, step: int) -> Path:
     """Where a training stage keeps the adapter of a step."""
     return folder / "adapters" / f"step_{step:06d}.safetensors"
+
+
+def reads_target(config: DictConfig, losses: Mapping[str, AbstractLoss]) -> bool:
+    """Whether the target decides what is trained: a loss needs it, or the photos' captions are it."""
+    from omegaconf import OmegaConf
+
+    captions = OmegaConf.to_container(config, resolve=False)["captions"]  # type: ignore[index,call-overload]
+    return any(loss.needs_target for loss in losses.values()) or "${target}" in captions
 
 
 def read_target(config: DictConfig) -> str:

@@ -27,12 +27,13 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 READ_BY: dict[str, frozenset[str]] = {
     "train": frozenset({
         "seed", "model", "dataset", "tokens", "edits", "losses", "optimizer", "trainer", "checkpoints", "dtype",
+        "captions", "stages", "augment",
     }),
     "pictures": frozenset({"generate", "prompts"}),
     "scores": frozenset({"metrics"}),
     "none": frozenset({
         "target", "targets_file", "device", "threads", "output", "store", "study_name", "dry_run", "labels", "log",
-        "logger", "verb", "name", "ledger", "results",
+        "logger", "verb", "ledger", "report",
     }),
 }  # fmt: skip
 """Which stage reads which top-level key of the configuration. `target` and the machine's keys enter by themselves; a

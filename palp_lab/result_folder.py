@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from palp_lab.cell import adapter_file
-from palp_lab.keys import cell_name
+from palp_lab.keys import UNREAD, cell_name
 from palp_lab.score import protocol_entry, versions
 from palp_lab.study.result import Cost, Result, save_result
 from palp_lab.study.sweeps import current
@@ -97,14 +97,17 @@ def overridden(cell: Cell) -> dict[str, Scalar]:
     job = current()
     found: dict[str, Scalar] = {}
     for key in job.overrides if job else ():
-        value = OmegaConf.select(cell.config, key) if "." in key and not key.startswith("hydra") else None
-        if isinstance(value, (str, int, float, bool)) and key.split(".")[0] not in UNFILED:
+        root, _, rest = key.partition(".")
+        if root not in FILED or not rest or rest in UNREAD.get(root, ()):
+            continue
+        value = OmegaConf.select(cell.config, key)
+        if isinstance(value, (str, int, float, bool)):
             found[key] = value
     return found
 
 
-UNFILED = {"labels", "log", "logger", "dataset"}
-"""Overrides that say nothing about a method; the dataset's are in the concept's name."""
+FILED = {"tokens", "edits", "losses", "optimizer", "trainer", "augment", "generate"}
+"""Groups whose overridden keys a result is filed under: what a study may vary beside its axes."""
 
 
 def link(source: Path, target: Path) -> None:

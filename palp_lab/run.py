@@ -144,7 +144,7 @@ def wandb_run(cell: Cell) -> Iterator[Any]:
         yield None
         return
     from palp_lab.result_folder import result_folder
-    from palp_lab.study.sinks import open_run, project_of, run_id
+    from palp_lab.study.tracking import open_run, project_of, run_id
 
     config, folder = cell.config, result_folder(cell)
     project = project_of(config.logger)
@@ -155,7 +155,7 @@ def wandb_run(cell: Cell) -> Iterator[Any]:
 
 def send(tracked: Any, result: Result, folder: Path) -> None:
     """A result's pictures with what was measured on each, and its final numbers."""
-    from palp_lab.study.sinks import send_pictures, send_summary
+    from palp_lab.study.tracking import send_pictures, send_summary
 
     last = max(record.step for record in result.records)
     rows: list[dict[str, Any]] = []

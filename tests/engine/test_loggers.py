@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn, optim, tensor
 
 from palp_lab.engine.loggers import build_loggers
-from palp_lab.study.sinks import STEP, Project, open_run
+from palp_lab.study.tracking import STEP, Project, open_run
 from tests.study.wandb_records import read_offline
 
 
