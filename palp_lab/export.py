@@ -1,10 +1,10 @@
 """An adapter as files other tools read, with a card that says how.
 
-| format    | what                                              | which recipes             | read by                        |
-|-----------|---------------------------------------------------|---------------------------|--------------------------------|
-| lora      | `pytorch_lora_weights.safetensors`, alpha inside  | edits=lora                | `load_lora_weights`            |
-| embedding | one key per word: the vectors                     | tokens=learned, per_layer | `load_textual_inversion` (one) |
-| pipeline  | a whole diffusers folder with the edit merged in  | any edits but none        | `from_pretrained`              |
+| format    | what                                             | which recipes             | read by                  |
+|-----------|--------------------------------------------------|---------------------------|--------------------------|
+| lora      | `pytorch_lora_weights.safetensors`, alpha inside | edits=lora                | `load_lora_weights`      |
+| embedding | `learned_embeds.safetensors`, one key per word   | tokens=learned, per_layer | `load_textual_inversion` |
+| pipeline  | a diffusers folder with the edit merged in       | any edits but none        | `from_pretrained`        |
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EMBEDDING = "learned_embeds.safetensors"
 
 
 def export(config: DictConfig) -> None:
-    """Writes the adapter `adapter` names, or the one this configuration trains, below `to`, and prints what was written.
+    """Writes the adapter `adapter` names, or the one this configuration trains, below `to`; prints the new files.
 
     Raises:
         UserError: for an adapter that cannot be read, or a format its recipe cannot give.

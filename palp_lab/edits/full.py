@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class FullEdits(AbstractEdits):
     def attach(self, model: AbstractModel) -> None:
         self.model = model
         self._base = [model.denoiser]  # in a list: the base is no part of this module
-        self.trained = copy.deepcopy(model.denoiser).to(torch.promote_types(model.dtype, torch.float32))
+        self.trained: Any = copy.deepcopy(model.denoiser).to(torch.promote_types(model.dtype, torch.float32))
         model.denoiser = self.trained
         for name, parameter in self.trained.named_parameters():
             parameter.requires_grad_(self.targets is None or any(part in name for part in self.targets))
@@ -40,7 +41,7 @@ class FullEdits(AbstractEdits):
 
     def detach(self) -> None:
         self.model.denoiser = self._base[0]
-        del self.trained
+        self.trained = None
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

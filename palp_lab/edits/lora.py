@@ -68,7 +68,8 @@ class LoraEdits(AbstractEdits):
 
     def _start(self, name: str, layer: Any, device: torch.device) -> None:
         """A uniform as in torch's linear layers, B zero, float32 or wider; a draw depends on the layer's name alone."""
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(name.encode()))
+        # torch's CPU generator reads the low 32 bits of a seed and no more.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{name}".encode()))
         down, up = layer.lora_A[self.adapter_name], layer.lora_B[self.adapter_name]
         bound = 1 / math.sqrt(down.weight[0].numel())
         dtype = torch.promote_types(layer.get_base_layer().weight.dtype, torch.float32)
@@ -85,7 +86,7 @@ class LoraEdits(AbstractEdits):
             setattr(denoiser.get_submodule(parent), child, layer.get_base_layer())
         self._layers = {}
         denoiser.__dict__.pop("peft_config", None)
-        denoiser._hf_peft_config_loaded = False
+        denoiser.__dict__.pop("_hf_peft_config_loaded", None)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

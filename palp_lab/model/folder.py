@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def _download(repository: str, revision: str | None) -> str:
 
 def _advice(shown: str, where: str, error: Exception) -> str:
     """One line: what is wrong with a model's folder and what to do."""
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    reason = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
     if Path(where).is_file():
         return f"model.path={shown} is a file; give a diffusers folder (the one with model_index.json)"
     if Path(where).is_dir():

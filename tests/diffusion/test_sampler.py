@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from palp_lab.diffusion.sampler import sample
+from palp_lab.model.base import TextCond
+from palp_lab.model.schedulers import SCHEDULERS
+from palp_lab.model.unet import UNetModel
+
+PROMPT = "a sketch of a cat in paris"
+
+
+def ours(model: UNetModel, noise: torch.Tensor, name: str, guidance: float, seed: int | None = None) -> torch.Tensor:
+    cond, empty = model.base_text([PROMPT] * len(noise)), model.base_text([""] * len(noise))
+
+    def predict(x_t: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if guidance == 1:
+            return model.predict(x_t, t, cond).raw, None
+        both = model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), TextCond.cat([empty, cond])).raw.chunk(2)
+        return both[1], both[0]
+
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return sample(predict, model.scheduler(name), noise, 6, guidance, generator)
+
+
+def stock(path: Path, model: UNetModel, noise: torch.Tensor, name: str, guidance: float, seed: int = 0) -> torch.Tensor:
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(path, safety_checker=None, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = model.scheduler(name)
+    return pipe(
+        [PROMPT] * len(noise),
+        latents=noise,
+        num_inference_steps=6,
+        guidance_scale=guidance,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="latent",
+    ).images
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "euler", "unipc"])
+@pytest.mark.parametrize("which", ["micro_path", "micro_v_path"])
+def test_loop_equals_the_stock_pipeline(name: str, which: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(which)
+    model = UNetModel.open(path)
+    noise = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(3))
+    for guidance in (1.0, 7.5):
+        torch.testing.assert_close(
+            ours(model, noise, name, guidance), stock(path, model, noise, name, guidance), rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", ["ddpm", "euler_a"])
+def test_ancestral_samplers_draw_from_the_given_generator(name: str, micro_path: Path) -> None:
+    model = UNetModel.open(micro_path)
+    noise = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(3))
+    found = ours(model, noise, name, 5.0, seed=9)
+    torch.testing.assert_close(found, stock(micro_path, model, noise, name, 5.0, seed=9), rtol=1e-5, atol=1e-5)
+    assert not torch.equal(found, ours(model, noise, name, 5.0, seed=10))
+
+
+def test_every_scheduler_ends_at_a_finite_latent(micro: UNetModel) -> None:
+    noise = torch.randn(1, *micro.latent_shape, generator=torch.Generator().manual_seed(3))
+    for name in SCHEDULERS:
+        assert ours(micro, noise, name, 5.0, seed=0).isfinite().all(), name

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from palp_lab.model import open_model
+from palp_lab.model.folder import resolve
+from palp_lab.model.schedulers import make_scheduler
+from palp_lab.model.unet import UNetModel
+from palp_lab.types import Capability, Kind, UserError
+
+
+def copied(path: Path, to: Path) -> Path:
+    return Path(shutil.copytree(path, to / "model"))
+
+
+def test_kind_and_shapes_come_from_the_folder(micro: UNetModel, micro_v: UNetModel) -> None:
+    assert (micro.kind, micro_v.kind) == (Kind.EPS, Kind.V)
+    assert micro.latent_shape == (4, 8, 8) and micro.resolution == 32
+    assert micro.path.steps == 1000 and Capability.PER_SITE_TEXT in micro.provides
+    assert not any(p.requires_grad for p in micro.base.parameters())
+    assert not micro.base.training and not micro.autoencoder.training and not micro.text.encoder.training
+
+
+def test_pictures_there_and_back(micro: UNetModel) -> None:
+    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
+    latents = micro.encode_image(pixels)
+    assert latents.mean.shape == (2, *micro.latent_shape) and (latents.std > 0).all()
+    factor = micro.autoencoder.config.scaling_factor
+    stock = micro.autoencoder.encode(pixels).latent_dist
+    torch.testing.assert_close(latents.mean, stock.mean * factor)
+    torch.testing.assert_close(latents.std, stock.std * factor)
+    out = micro.decode_image(latents.mean)
+    torch.testing.assert_close(out, micro.autoencoder.decode(latents.mean / factor).sample.clamp(-1, 1))
+    assert not out.requires_grad and out.abs().max() <= 1
+
+
+def test_latent_draws_follow_the_generator(micro: UNetModel) -> None:
+    latents = micro.encode_image(torch.rand(1, 3, 32, 32))
+    one, same = (latents.sample(torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, latents.sample(torch.Generator().manual_seed(6)))
+
+
+def test_fingerprint_knows_weights_schedule_and_nothing_else(micro_path: Path, tmp_path: Path) -> None:
+    first = UNetModel.open(micro_path).fingerprint
+    other = copied(micro_path, tmp_path)
+    assert UNetModel.open(other).fingerprint == first
+    config = other / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"beta_end": 0.02}))
+    assert UNetModel.open(other).fingerprint != first
+
+
+def test_half_precision_parts_take_and_give_float32(micro_path: Path) -> None:
+    model = open_model(micro_path, dtype="bfloat16")
+    assert model.dtype == torch.bfloat16
+    x_t = torch.randn(1, *model.latent_shape)
+    assert model.predict(x_t, torch.tensor([3]), model.base_text(["a cat"])).raw.dtype == torch.float32
+    assert model.encode_image(torch.zeros(1, 3, 32, 32)).mean.dtype == torch.float32
+    assert model.word_vectors("cat")[0].dtype == torch.float32
+
+
+def test_autocast_is_close_to_float32_and_not_it(micro_path: Path, micro: UNetModel) -> None:
+    model = UNetModel.open(micro_path, autocast=True)
+    x_t, t, cond = torch.randn(1, *model.latent_shape), torch.tensor([300]), micro.base_text(["a cat"])
+    with torch.no_grad():
+        low, full = model.predict(x_t, t, cond).raw, micro.predict(x_t, t, cond).raw
+    assert low.dtype == torch.float32 and not torch.equal(low, full)
+    torch.testing.assert_close(low, full, rtol=0.1, atol=0.1)
+
+
+def test_channels_last_changes_nothing_but_the_layout(micro_path: Path, micro: UNetModel) -> None:
+    model = UNetModel.open(micro_path, channels_last=True)
+    x_t, t, cond = torch.randn(1, *model.latent_shape), torch.tensor([300]), micro.base_text(["a cat"])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.predict(x_t, t, cond).raw, micro.predict(x_t, t, cond).raw, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_using_another_denoiser_is_undone(micro: UNetModel) -> None:
+    import copy
+
+    other = copy.deepcopy(micro.base)
+    with pytest.raises(RuntimeError), micro.using(other):
+        assert micro.denoiser is other
+        raise RuntimeError
+    assert micro.denoiser is micro.base
+
+
+def refused(path: object, tmp_path: Path, **options: object) -> str:
+    with pytest.raises(UserError) as caught:
+        open_model(str(path), **options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400
+    return message
+
+
+def test_wrong_folders_say_what_to_do(micro_path: Path, tmp_path: Path) -> None:
+    assert "does not exist" in refused(tmp_path / "nowhere", tmp_path)
+    assert "does not exist" in refused("tinny", tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "no model_index.json" in refused(tmp_path / "empty", tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"x")
+    assert "is a file" in refused(file, tmp_path)
+    assert "hub cannot be reached" in refused("nobody/nothing", tmp_path)
+
+
+def test_damaged_folders_name_the_part(micro_path: Path, tmp_path: Path) -> None:
+    folder = copied(micro_path, tmp_path)
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "(unet)" in refused(folder, tmp_path)
+    weights.unlink()
+    assert "(unet)" in refused(folder, tmp_path)
+    (folder / "model_index.json").write_text("{")
+    assert "damaged" in refused(folder, tmp_path)
+
+
+def test_other_families_and_predictions_are_refused(micro_path: Path, tmp_path: Path) -> None:
+    folder = copied(micro_path, tmp_path)
+    index, config = folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "sample"}))
+    assert "prediction_type is 'sample'" in refused(folder, tmp_path)
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "KandinskyPipeline"))
+    assert "KandinskyPipeline" in refused(folder, tmp_path)
+
+
+def test_shipped_names_are_folders_of_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("palp_lab.model.folder.SHIPPED", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert resolve("tiny") == str(tmp_path / "tiny")
+    assert resolve("owner/name") == "owner/name"
+
+
+def test_old_scheduler_files_do_not_clip_latents() -> None:
+    old = {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    assert make_scheduler("ddim", old).config.clip_sample is False
+    assert make_scheduler("ddim", {**old, "clip_sample": True}).config.clip_sample is True
+
+
+def test_an_unknown_scheduler_lists_the_known() -> None:
+    with pytest.raises(UserError, match=r"ddim, dpm\+\+"):
+        make_scheduler("plms", {})

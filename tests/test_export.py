@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from palp_lab.diffusion.sampler import sample
+from palp_lab.export import EMBEDDING, export_adapter, find_adapter, rebuild
+from palp_lab.model.base import TextCond
+from palp_lab.model.unet import UNetModel
+from palp_lab.types import UserError
+from tests.contracts.parts import adapter, train_a_little
+
+SENTENCE = "a sketch of {} in paris"
+
+
+def draw(one, guidance: float = 5.0) -> torch.Tensor:
+    """Pictures of a sentence with the adapter on, by our loop."""
+    model = one.model
+    cond, empty = one.encode([SENTENCE]), model.base_text([""])
+    noise = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(4))
+
+    def predict(x_t: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), TextCond.cat([empty, cond])).raw
+        return rows[1:], rows[:1]
+
+    with torch.no_grad():
+        return sample(predict, model.scheduler("ddim"), noise, 5, guidance)
+
+
+def test_lora_and_embedding_are_written_with_alpha_and_a_card(micro: UNetModel, tmp_path: Path) -> None:
+    one = adapter(micro, rank=4, alpha=3.0)
+    train_a_little(one)
+    about = {"model": {"path": "owner/name"}, "target": SENTENCE}
+    assert export_adapter(one, tmp_path, about) == ["pytorch_lora_weights.safetensors", EMBEDDING, "README.md"]
+    with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.lora_alpha"] == 3
+        assert all(name.startswith("unet.") for name in list(file.keys()))
+    assert load_file(tmp_path / EMBEDDING)["<v>"].shape == (1, 16)
+    card = (tmp_path / "README.md").read_text()
+    for line in ('from_pretrained("owner/name")', "load_lora_weights", "load_textual_inversion", SENTENCE, "<v>"):
+        assert line in card
+
+
+def test_per_site_vectors_say_that_diffusers_has_no_loader(micro: UNetModel, tmp_path: Path) -> None:
+    one = adapter(micro, tokens="per_layer", edits="none")
+    assert export_adapter(one, tmp_path) == [EMBEDDING, "README.md"]
+    assert len(load_file(tmp_path / EMBEDDING)) == len(micro.sites)
+    assert "no loader" in (tmp_path / "README.md").read_text()
+
+
+def test_a_format_the_recipe_cannot_give_names_those_it_can(micro: UNetModel, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gives embedding, pipeline"):
+        export_adapter(adapter(micro, edits="key_value"), tmp_path, format="lora")
+
+
+def test_a_recipe_that_learns_nothing_is_refused(micro: UNetModel, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="learns nothing"):
+        export_adapter(adapter(micro, tokens="rare", edits="none"), tmp_path)
+
+
+def test_adapters_are_found_in_the_folders_people_give(tmp_path: Path) -> None:
+    for number in (50, 100):
+        path = tmp_path / "adapters" / f"step_{number:06d}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert find_adapter(tmp_path).name == "step_000100.safetensors"
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter.safetensors").write_bytes(b"")
+    assert find_adapter(tmp_path).name == "adapter.safetensors"
+    assert find_adapter(path) == path
+    with pytest.raises(UserError, match=r"adapter\.safetensors"):
+        find_adapter(tmp_path / "nowhere")
+
+
+def about_of(path: Path, tokens: str, edits: str) -> dict[str, object]:
+    nodes = {
+        "model": {"_target_": "palp_lab.model.open_model", "path": str(path)},
+        "tokens": {"_target_": f"palp_lab.tokens.{tokens}.{TOKENS[tokens]}"},
+        "edits": {"_target_": f"palp_lab.edits.{edits}.{EDITS[edits]}"},
+    }
+    return {**nodes, "superclass": "cat", "placeholder": "<v>", "concept": "mia"}
+
+
+TOKENS = {"learned": "LearnedTokens", "per_layer": "PerLayerTokens", "rare": "RareTokens"}
+EDITS = {"none": "NoEdits", "lora": "LoraEdits", "full": "FullEdits", "key_value": "KeyValueEdits"}
+
+
+def test_an_adapter_is_rebuilt_from_its_own_description(micro_path: Path, tmp_path: Path) -> None:
+    about = about_of(micro_path, "learned", "lora")
+    one = rebuild(about)
+    train_a_little(one)
+    from palp_lab.adapter import read_adapter
+
+    tensors, read = read_adapter(one.save(tmp_path, about))
+    other = rebuild(read)
+    other.load_tensors(tensors)
+    assert torch.equal(draw(one), draw(other))
+    with pytest.raises(UserError, match="edits"):
+        rebuild({key: value for key, value in about.items() if key != "edits"})
+
+
+IN_NEW_PROCESS = """
+import json, sys
+import torch
+from safetensors.torch import save_file
+from palp_lab.adapter import read_adapter
+from pathlib import Path
+from palp_lab.export import rebuild
+from tests.test_export import draw
+found = {}
+for name in json.loads(sys.argv[2]):
+    tensors, about = read_adapter(Path(sys.argv[1]) / name / "adapter.safetensors")
+    one = rebuild(about)
+    one.load_tensors(tensors)
+    found[name] = draw(one)
+save_file(found, sys.argv[3])
+"""
+
+PLAIN_DIFFUSERS = """
+import json, sys
+from pathlib import Path
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+found = {}
+for name, prompt in json.loads(sys.argv[2]).items():
+    folder = Path(sys.argv[1]) / name / "out"
+    base = folder / "pipeline" if (folder / "pipeline").exists() else sys.argv[4]
+    pipe = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, requires_safety_checker=False)
+    if (folder / "pytorch_lora_weights.safetensors").exists():
+        pipe.load_lora_weights(folder)
+    if (folder / "learned_embeds.safetensors").exists():
+        pipe.load_textual_inversion(folder / "learned_embeds.safetensors")
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    found[name] = pipe(
+        prompt, latents=noise, num_inference_steps=5, guidance_scale=5.0, output_type="latent"
+    ).images
+save_file(found, sys.argv[3])
+"""
+
+
+def run(script: str, *arguments: object) -> None:
+    command = [sys.executable, "-c", script, *(str(argument) for argument in arguments)]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def saved(micro_path: Path, folder: Path, pairs: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
+    """Saves a trained adapter for each pair of tokens and edits; returns our pictures of them."""
+    wanted = {}
+    for tokens, edits in pairs:
+        name, about = f"{tokens}-{edits}", about_of(micro_path, tokens, edits)
+        one = rebuild(about)
+        train_a_little(one)
+        one.save(folder / name, about)
+        wanted[name] = draw(one)
+        one.detach()
+    return wanted
+
+
+@pytest.mark.slow
+def test_a_new_process_draws_the_same_picture_from_a_saved_adapter(micro_path: Path, tmp_path: Path) -> None:
+    pairs = [
+        ("learned", "lora"),
+        ("learned", "none"),
+        ("rare", "full"),
+        ("learned", "key_value"),
+        ("per_layer", "none"),
+    ]
+    wanted = saved(micro_path, tmp_path, pairs)
+    run(IN_NEW_PROCESS, tmp_path, json.dumps(list(wanted)), tmp_path / "found.safetensors")
+    found = load_file(tmp_path / "found.safetensors")
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert len({tuple(picture.flatten()[:8].tolist()) for picture in wanted.values()}) == len(wanted)
+
+
+@pytest.mark.slow
+def test_plain_diffusers_draws_our_picture_from_each_export(micro_path: Path, tmp_path: Path) -> None:
+    from palp_lab.adapter import read_adapter
+
+    pairs = [("learned", "lora"), ("learned", "none"), ("rare", "full"), ("learned", "key_value")]
+    wanted = saved(micro_path, tmp_path, pairs)
+    prompts = {}
+    for name in wanted:
+        tensors, about = read_adapter(tmp_path / name / "adapter.safetensors")
+        one = rebuild(about)
+        one.load_tensors(tensors)
+        prompts[name] = one.concept.fill(SENTENCE, one.tokens.call(one.concept))
+        export_adapter(one, tmp_path / name / "out", about)
+    run(PLAIN_DIFFUSERS, tmp_path, json.dumps(prompts), tmp_path / "found.safetensors", micro_path)
+    found = load_file(tmp_path / "found.safetensors")
+    for name, picture in wanted.items():
+        torch.testing.assert_close(found[name], picture, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_foreign_safetensors_file_is_no_adapter(tmp_path: Path) -> None:
+    from palp_lab.adapter import read_adapter
+
+    path = tmp_path / "adapter.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="schema"):
+        read_adapter(path)
+    path.write_bytes(b"not one")
+    with pytest.raises(UserError, match="not a"):
+        read_adapter(path)
+    with pytest.raises(UserError, match="nowhere"):
+        read_adapter(tmp_path / "nowhere")
