@@ -1,148 +1,132 @@
-"""Weights & Biases, the only door to it. Files are the truth; what is sent there can be sent again."""
+"""Where a finished report is sent besides the disk: Weights & Biases. Files are the truth, this is a copy of them."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from palp_lab.study.curves import Curve
+from palp_lab.study.gathering import sheet_prompts
+from palp_lab.study.palette import words
+from palp_lab.study.study import Study
 from palp_lab.types import UserError
 
-if TYPE_CHECKING:
-    from palp_lab.study.study import Study
-
-STEP = "trainer/global_step"
-"""The one step axis of everything that is logged, as Lightning names it."""
-
-logger = logging.getLogger(__name__)
+MOST_PICTURES = 200
+"""Rows of the table of pictures (ours): enough to browse, small enough to load."""
+PICTURES = ("front.png", "contact_sheet.png", "strip.png", "exposure.png", "training.png")
 
 
 @dataclass(frozen=True)
-class Project:
-    """Where runs go: conf/logger/wandb.yaml."""
+class Destination:
+    """Where in Weights & Biases: the study's name is the group; mode is online, offline or disabled."""
 
-    project: str
+    group: str
+    project: str = "palp-lab"
     entity: str | None = None
     mode: str = "online"
-    group: str | None = None
     tags: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.mode not in ("online", "offline", "disabled"):
-            raise UserError(f"logger.mode={self.mode}: must be online, offline or disabled")
+
+def report_id(study: Study, group: str) -> str:
+    """The id of the report's run: equal for the same cells and the same question, so that sending twice is one run."""
+    said = [group, sorted(result.run for result in study.results), list(study.axes), study.question.scope]
+    return "report-" + hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
-def run_id(*parts: str) -> str:
-    """The id of a run: the same cell of the same study is the same run, on every machine and after every restart."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def send_to_wandb(study: Study, written: Mapping[str, Path], folder: Path, to: Destination) -> str:
+    """Send front (figure and table), pictures, page and summary as one run with job_type "report"; returns its id.
 
-
-@contextmanager
-def open_run(
-    project: Project, id: str, name: str, job_type: str, config: Mapping[str, Any], folder: Path
-) -> Iterator[Any]:
-    """A run that is finished whatever happens inside the block, so that the next of this process is a run of its own.
-
-    `config` is plain data. `WANDB_MODE` in the environment wins over `project.mode`. Raises UserError where W&B cannot
-    be reached or does not know the user.
+    Offline runs are written below `folder`/wandb and can be sent later by `wandb sync`. Raises UserError where online
+    Weights & Biases cannot be reached or nobody is logged in.
     """
     import wandb
 
+    run_id = report_id(study, to.group)
     folder.mkdir(parents=True, exist_ok=True)
-    if wandb.run is not None:
-        wandb.finish()
+    settings = wandb.Settings(x_disable_stats=True, console="off", silent=True)
     try:
         run = wandb.init(
-            project=project.project, entity=project.entity, group=project.group, tags=list(project.tags),
-            id=id, name=name, job_type=job_type, config=dict(config), dir=str(folder), resume="allow",
-            mode=os.environ.get("WANDB_MODE") or project.mode,  # type: ignore[arg-type]
-            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+            project=to.project, entity=to.entity, mode=to.mode, group=to.group, job_type="report", id=run_id,  # type: ignore[arg-type]
+            name=f"report of {to.group}", tags=list(to.tags), dir=str(folder), resume="allow", reinit="create_new",
+            config={"axes": list(study.axes), "scope": study.question.scope, "cells": len(study.results)},
+            settings=settings,
         )  # fmt: skip
-    except (wandb.errors.UsageError, wandb.errors.CommError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"logger=wandb: {first}; run `wandb login`, or add logger.mode=offline") from error
-    status = 1
+    except (wandb.errors.Error, OSError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"logger=wandb: {line}; log in by 'wandb login', or give logger.mode=offline") from None
     try:
-        run.define_metric(STEP)
-        run.define_metric("*", step_metric=STEP, step_sync=True)
-        yield run
-        status = 0
+        run.log(_contents(wandb, study, written))
+        run.summary.update(_summary(study))
     finally:
-        run.finish(exit_code=status)
+        run.finish()
+    return run_id
 
 
-def send_pictures(run: Any, rows: Sequence[Mapping[str, Any]], limit: int = 64) -> None:
-    """Pictures of a cell as a table, one row each, and the first `limit` as panels with prompt and seed as caption.
-
-    A row holds `image` (a path) and scalars: step, prompt, seed and what was measured on this picture. Pictures inside
-    a table do not survive offline syncing everywhere, hence the panels. `limit` is ours.
-    """
-    import wandb
-
-    if not rows:
-        return
-    columns: list[Any] = list(dict.fromkeys(name for row in rows for name in row if name != "image"))
-    table = wandb.Table(columns=["image", *columns])
-    for row in rows:
-        table.add_data(wandb.Image(str(row["image"])), *(row.get(name) for name in columns))
-    panels: list[Any] = [
-        wandb.Image(str(row["image"]), caption=f"{row.get('prompt')} (seed {row.get('seed')})") for row in rows[:limit]
-    ]
-    run.log({"pictures": table, "samples": panels, STEP: max(int(row.get("step") or 0) for row in rows)})
-
-
-def send_summary(run: Any, values: Mapping[str, float | None]) -> None:
-    """Final numbers of a run; what was not measured is left out."""
-    for name, value in values.items():
-        if value is not None:
-            run.summary[name] = value
+def _contents(wandb: Any, study: Study, written: Mapping[str, Path]) -> dict[str, Any]:
+    logged: dict[str, Any] = {
+        name.removesuffix(".png"): wandb.Image(str(written[name])) for name in PICTURES if name in written
+    }
+    logged["front_table"] = wandb.Table(
+        columns=list(FRONT_COLUMNS), data=front_rows([*study.curves, *study.knob_curves])
+    )
+    rows = picture_rows(study)
+    if rows:
+        table = wandb.Table(columns=list(PICTURE_COLUMNS))
+        for *said, path in rows:
+            table.add_data(*said, wandb.Image(str(path)))
+        logged["pictures_table"] = table
+        logged["pictures"] = [
+            wandb.Image(str(path), caption=f"{said[0]}, {said[1]}, {said[3]}") for *said, path in rows[:24]
+        ]
+    if "report.html" in written:
+        logged["report"] = wandb.Html(str(written["report.html"]), inject=False)
+    return logged
 
 
-def send_report(run: Any, folder: Path, front: Sequence[Mapping[str, Any]]) -> None:
-    """A study's report: every figure as an image, the page as HTML, the front as a table, all files as an artifact."""
-    import wandb
-
-    logged: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
-    page = folder / "report.html"
-    if page.exists():
-        logged["report"] = wandb.Html(page.read_text(encoding="utf-8"), inject=False)
-    if front:
-        columns: list[Any] = list(dict.fromkeys(name for row in front for name in row))
-        logged["front_table"] = wandb.Table(
-            columns=columns, data=[[row.get(name) for name in columns] for row in front]
-        )
-    if logged:
-        run.log(logged)
-    artifact = wandb.Artifact(f"report-{run.id}", type="report")
-    for path in sorted(folder.glob("*")):
-        if path.is_file():
-            artifact.add_file(str(path), name=path.name)
-    run.log_artifact(artifact)
+FRONT_COLUMNS = ("method", "knob", "at", "x", "x_low", "x_high", "y", "y_low", "y_high", "n", "concepts", "on_front")
 
 
-def send_to_wandb(study: Study, written: Mapping[str, Path], folder: Path, logger: Any, study_name: str) -> None:
-    """A study's report as a run of its own (job_type report) in the group of its cells.
-
-    `logger` holds the keys of conf/logger/wandb.yaml; `written` are the report's files, all inside `folder`.
-    """
-    runs = sorted(result.run for result in study.results)
-    config = {"axes": list(study.axes), "cells": len(runs), "verdict": study.headline.verdict}
-    x, y = study.axes
-    front = [
-        {"series": curve.name, "step": point.label, x: point.x.mean, y: point.y.mean, "on the front": point.on_front}
-        for curve in (*study.curves, *study.knob_curves)
+def front_rows(curves: Sequence[Curve]) -> list[list[Any]]:
+    """The front as rows of `FRONT_COLUMNS`: one per mark."""
+    return [
+        [curve.series, curve.knob, point.label, point.x.mean, point.x.low, point.x.high,
+         point.y.mean, point.y.low, point.y.high, point.x.n, point.x.concepts, point.on_front]
+        for curve in curves
         for point in curve.points
-    ]
-    with open_run(project_of(logger), run_id(study_name, "report"), study_name, "report", config, folder) as run:
-        send_report(run, folder, front)
-        send_summary(run, {f"hypervolume/{c.name}": c.volume.mean for c in study.curves if c.volume is not None})
+    ]  # fmt: skip
 
 
-def project_of(logger: Any) -> Project:
-    """The project a logger's configuration names."""
-    return Project(logger.project, logger.entity, logger.mode, logger.group, tuple(logger.tags))
+PICTURE_COLUMNS = ("method", "concept", "train_seed", "prompt", "step", "tuned_for_it", "x", "y", "picture")
+
+
+def picture_rows(study: Study) -> list[list[Any]]:
+    """Rows of `PICTURE_COLUMNS`: the first picture of each record of the contact sheet's prompts at the last step."""
+    prompts = set(sheet_prompts(study.results))
+    rows: list[list[Any]] = []
+    for result in study.results:
+        if result.folder is None:
+            continue
+        last = max((record.step for record in result.records), default=0)
+        for record in result.records:
+            shown = record.step == last and record.images and record.prompt in prompts
+            if not shown or not (result.folder / record.images[0]).exists():
+                continue
+            values = [record.metrics[axis].value if axis in record.metrics else None for axis in study.axes]
+            said = [words(str(result.axes["method"])), str(result.axes["concept"]), result.axes["train_seed"]]
+            rows.append(
+                [*said, record.prompt, record.step, record.own_target, *values, result.folder / record.images[0]]
+            )
+    return rows[:MOST_PICTURES]
+
+
+def _summary(study: Study) -> dict[str, Any]:
+    volumes = {f"hypervolume/{c.series}": c.volume.mean for c in study.curves if c.volume is not None}
+    differences = {
+        f"difference/{one.metric}/{one.at.replace(' ', '_')}": one.difference.mean for one in study.comparisons
+    }
+    x, y = study.reference
+    return {"verdict": study.headline.verdict, "reference/x": x, "reference/y": y, **volumes, **differences}

@@ -87,7 +87,8 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     curves = curves_over_steps(scope, axes, reference, *how)
     comparisons = _comparisons(scope, question)
     metrics = shown_metrics(frame)
-    optional = (transfer_table(frame, metrics, *how), bounds_table(bounds, metrics, *how))
+    few = [metric for metric in metrics if metric in (*axes, "elements", "copy")]
+    optional = (transfer_table(frame, few, *how), bounds_table(bounds, metrics, *how))
     tables = (
         methods_table(frame, metrics, question.scope, *how),
         *(prompts_table(frame, axis, *how) for axis in (question.y, question.x)),

@@ -1,108 +1,72 @@
-"""Weights & Biases offline, read back from its own files."""
+"""Weights & Biases: an offline run is written and read back from its file."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from PIL import Image
 
-from palp_lab.study.sinks import STEP, Project, open_run, run_id, send_pictures, send_report, send_summary
-from palp_lab.types import UserError
-from tests.study.wandb_records import read_offline
+from palp_lab.study.ledger import collect
+from palp_lab.study.page import Words
+from palp_lab.study.publishing import publish
+from palp_lab.study.result import Result
+from palp_lab.study.sinks import FRONT_COLUMNS, Destination, front_rows, picture_rows, report_id, send_to_wandb
+from palp_lab.study.study import Question, study_of
 
-PROJECT = Project("palp-lab", mode="offline", group="a study", tags=("tiny",))
+from .wandb_file import records
 
-
-@pytest.fixture(autouse=True)
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb-home"))
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+FAST = Question(resamples=20)
 
 
-def picture(path: Path) -> Path:
-    Image.new("RGB", (8, 8), "red").save(path)
-    return path
+def test_the_front_is_a_row_per_mark(study: list[Result]) -> None:
+    rows = front_rows(study_of(study, FAST).curves)
+    assert len(rows) == 3 * 5
+    assert all(len(row) == len(FRONT_COLUMNS) for row in rows)
+    assert {row[0] for row in rows if row[-1]} >= {"palp"}
 
 
-def test_two_runs_of_one_process_stay_apart(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        with open_run(
-            PROJECT, run_id("study", str(seed)), f"seed {seed}", "run", {"seed": seed}, tmp_path / "w"
-        ) as run:
-            run.log({"loss": 0.5 + seed, STEP: 10})
-            send_summary(run, {"text_alignment": 0.25 + seed, "copy": None})
-    first, second = read_offline(tmp_path / "w")
-    assert [first.run.run_id, second.run.run_id] == [run_id("study", "0"), run_id("study", "1")]
-    assert (first.run.run_group, first.run.job_type, first.run.display_name) == ("a study", "run", "seed 0")
-    assert list(first.run.tags) == ["tiny"]
-    assert [row["loss"] for row in first.history] == [0.5]
-    assert [row["loss"] for row in second.history] == [1.5]
-    assert first.summary["text_alignment"] == 0.25
-    assert "copy" not in first.summary
-    assert first.metrics["*"] == STEP
-    assert (first.exit_code, second.exit_code) == (0, 0)
+def test_the_same_cells_and_question_are_the_same_run(study: list[Result]) -> None:
+    one = study_of(study[:12], FAST)
+    assert report_id(one, "a") == report_id(study_of(study[11::-1], FAST), "a")
+    assert report_id(one, "a") != report_id(one, "b")
+    assert report_id(one, "a") != report_id(study_of(study[:11], FAST), "a")
 
 
-def test_a_failing_run_is_finished_too(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ZeroDivisionError),
-        open_run(PROJECT, run_id("x"), "x", "run", {}, tmp_path) as run,
-    ):
-        run.log({"loss": 1.0, STEP: 0})
-        1 / 0  # noqa: B018
-    import wandb
-
-    assert wandb.run is None
-    [offline] = read_offline(tmp_path)
-    assert offline.exit_code == 1
-    assert offline.history[0]["loss"] == 1.0
+def test_pictures_are_those_of_the_last_step(study_folder: Path) -> None:
+    rows = picture_rows(study_of(collect([study_folder]), FAST))
+    assert rows and all(row[-1].exists() for row in rows)
+    assert {row[4] for row in rows} == {500}
 
 
-def test_pictures_go_as_a_table_and_as_panels(tmp_path: Path) -> None:
-    rows = [
-        {
-            "image": picture(tmp_path / f"{seed}.png"),
-            "step": 50,
-            "prompt": "a photo of {}",
-            "seed": seed,
-            "elements": 1.0,
-        }
-        for seed in range(3)
-    ]
-    with open_run(PROJECT, run_id("p"), "p", "run", {}, tmp_path) as run:
-        send_pictures(run, rows, limit=2)
-    [offline] = read_offline(tmp_path)
-    logged = offline.history[0]
-    table = logged.get("pictures") or {key: value for key, value in logged.items() if key.startswith("pictures")}
-    assert table
-    assert "table" in str(table)
-    panels = logged.get("samples") or {key: value for key, value in logged.items() if key.startswith("samples")}
-    assert "a photo of {} (seed 1)" in str(panels)
-    assert "(seed 2)" not in str(panels)
+@pytest.mark.slow
+def test_an_offline_run_holds_the_report(study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    cells = [cell for cell in collect([study_folder]) if cell.axes["concept"] == "cat 11"]
+    study = study_of(cells, FAST)
+    written = publish(study, Words("title", "question", "command"), tmp_path / "report")
+    for group in ("another study", "a study"):  # two reports of one process are two runs, not rows of the first
+        sent = send_to_wandb(study, written, tmp_path / "report", Destination(group, mode="offline", tags=("test",)))
+        assert sent == report_id(study, group)
+    (file,) = (tmp_path / "report" / "wandb").glob(f"offline-run-*/run-{sent}.wandb")
+    found = records(file)
+    run = next(record.run for record in found if record.WhichOneof("record_type") == "run")
+    assert (run.run_group, run.job_type, run.run_id) == ("a study", "report", sent)
+    history = _items(next(record.history.item for record in found if record.WhichOneof("record_type") == "history"))
+    assert {"front", "front_table", "contact_sheet", "pictures", "pictures_table", "report"} <= set(history)
+    assert history["front_table"]["nrows"] == 15
+    summary: dict[str, Any] = {}
+    for record in found:
+        if record.WhichOneof("record_type") == "summary":
+            summary |= _items(record.summary.update)
+    volume = next(curve.volume for curve in study.curves if curve.series == "palp")
+    assert volume is not None
+    assert summary["hypervolume/palp"] == pytest.approx(volume.mean)
+    assert summary["verdict"] == study.headline.verdict
+    assert any(record.WhichOneof("record_type") == "exit" for record in found), "the run was finished"
 
 
-def test_a_report_is_a_run_with_figure_table_and_files(tmp_path: Path) -> None:
-    folder = tmp_path / "report"
-    folder.mkdir()
-    picture(folder / "front.png")
-    (folder / "report.html").write_text("<p>front</p>")
-    front = [{"method": "palp", "text_alignment": 0.3, "identity": 0.7}]
-    with open_run(PROJECT, run_id("r"), "report", "report", {}, tmp_path) as run:
-        send_report(run, folder, front)
-    [offline] = read_offline(tmp_path)
-    assert offline.run.job_type == "report"
-    logged = str(offline.history[0])
-    assert "front" in logged and "front_table" in logged and "report" in logged
-    assert "report" in offline.artifacts
-
-
-def test_an_unknown_mode_is_named() -> None:
-    with pytest.raises(UserError, match=r"logger\.mode=of: must be online, offline"):
-        Project("x", mode="of")
-
-
-def test_the_id_is_of_study_and_cell() -> None:
-    assert run_id("a", "b") == run_id("a", "b") != run_id("ab")
-    assert len(run_id("a")) == 16
+def _items(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}

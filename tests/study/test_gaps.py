@@ -1,0 +1,43 @@
+"""What is missing is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from palp_lab.study.gaps import gaps
+from palp_lab.study.result import MetricValue, Protocol, Result
+
+
+def test_a_complete_study_has_all_its_cells(study: list[Result]) -> None:
+    found = gaps(study)
+    assert (found.cells, found.expected) == (36, 36)
+    assert found.sentences == ("Asked for and measured nowhere: drift_without_class_word.",)
+
+
+def test_missing_cells_are_counted_and_named(study: list[Result]) -> None:
+    kept = [r for r in study if (r.axes["method"], r.axes["concept"], r.axes["train_seed"]) != ("ti_db", "robot 12", 1)]
+    found = gaps(kept)
+    assert (found.cells, found.expected) == (35, 36)
+    assert any("1 of 36 cells are missing" in one and "TI + DB, robot 12, seed 1" in one for one in found.sentences)
+
+
+def test_a_target_that_one_concept_lacks_is_missing(study: list[Result]) -> None:
+    first = next(result for result in study if result.axes["target"])
+    found = gaps([result for result in study if result is not first])
+    assert found.expected - found.cells == 1
+    assert any(str(first.axes["target"]) in one for one in found.sentences)
+
+
+def test_metrics_bounds_seeds_and_protocols_are_looked_at(study: list[Result]) -> None:
+    def without_text(result: Result) -> Result:
+        lost = {"text_alignment": MetricValue("image", None, None, 0)}
+        records = tuple(replace(record, metrics={**record.metrics, **lost}) for record in result.records)
+        return replace(result, records=records, protocol=Protocol("tiny", "2"))
+
+    some = [without_text(r) if r.axes["method"] == "ti_db" else r for r in study if r.axes["train_seed"] == 0]
+    some = [replace(r, bounds=tuple(b for b in r.bounds if b.name != "described")) for r in some]
+    said = " ".join(gaps(some).sentences)
+    assert "text_alignment was not measured for TI + DB." in said
+    assert "Bounds not measured: described." in said
+    assert "One training seed only" in said
+    assert "different protocols (tiny 1, tiny 2)" in said

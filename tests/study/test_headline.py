@@ -1,0 +1,76 @@
+"""The words must follow from the numbers, above all where the numbers say little."""
+
+from __future__ import annotations
+
+import pytest
+
+from palp_lab.study.headline import headline
+from palp_lab.study.intervals import Interval
+from palp_lab.study.statistics import Comparison
+
+X, Y = "identity", "text_alignment"
+
+
+def difference(metric: str, at: str, mean: float, half: float | None, concepts: int = 6, pairs: int = 24) -> Comparison:
+    ends = (None, None) if half is None else (mean - half, mean + half)
+    interval = Interval(mean, *ends, pairs, concepts)
+    return Comparison("ti_db", "palp", metric, at, interval, pairs, 24, 0.03, 2 / 2**concepts, 0.01)
+
+
+def verdict(text: float, image: float, level: float, half: float = 0.01) -> str:
+    found = [
+        difference(Y, "step 500", text, half),
+        difference(X, "step 500", image, half),
+        difference(Y, f"equal {X}", level, half),
+    ]
+    return headline(found, X, Y).verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "level", "starts"),
+    [
+        (0.05, 0.0, 0.03, "Yes: at equal identity, PALP has better text alignment than TI + DB, and identity"),
+        (0.05, -0.05, 0.03, "Yes: at equal identity, PALP has better text alignment than TI + DB, though"),
+        (0.05, -0.05, 0.005, "A trade: PALP gains text alignment"),
+        (0.05, 0.0, 0.005, "Partly: at equal steps"),
+        (0.05, -0.05, -0.03, "No: at equal identity, PALP has worse"),
+        (-0.05, 0.0, 0.0, "No: at equal steps PALP has worse"),
+        (0.005, 0.0, 0.0, "Not separated:"),
+    ],
+)
+def test_the_verdict_follows_from_the_intervals(text: float, image: float, level: float, starts: str) -> None:
+    assert verdict(text, image, level).startswith(starts)
+
+
+def test_an_interval_that_holds_zero_is_said_to() -> None:
+    said = headline([difference(Y, "step 500", 0.004, 0.01)], X, Y)
+    assert any("the interval holds 0, so no difference is shown" in sentence for sentence in said.sentences)
+    assert any("no pair do the two curves reach a common identity" in sentence for sentence in said.sentences)
+
+
+def test_a_single_pair_claims_nothing() -> None:
+    said = headline([difference(Y, "step 500", 0.2, None, concepts=1, pairs=1)], X, Y)
+    assert said.verdict.startswith("Not separated")
+    assert any("too few pairs for an interval" in sentence for sentence in said.sentences)
+    assert any("One concept only" in sentence for sentence in said.sentences)
+
+
+def test_the_last_step_is_the_one_that_counts() -> None:
+    found = [difference(Y, "step 100", 0.0, 0.01), difference(Y, "step 500", 0.05, 0.01)]
+    said = headline(found, X, Y)
+    assert said.verdict.startswith("Partly")
+    assert "equal steps (500)" in said.sentences[0]
+    assert (
+        "0.050 higher than that of TI + DB (95\u00a0% interval [+0.040, +0.060]; 24 pairs from 6 concepts)"
+        in said.sentences[0]
+    )
+
+
+def test_lower_can_be_better() -> None:
+    drift = "drift_with_class_word"
+    found = [difference(drift, "step 500", -0.05, 0.01), difference(X, "step 500", 0.0, 0.01)]
+    assert headline(found, X, drift).verdict.startswith("Partly: at equal steps PALP has better drift")
+
+
+def test_nothing_to_compare_is_said() -> None:
+    assert headline([], X, Y).verdict == "No paired comparison"

@@ -1,0 +1,94 @@
+"""What the tables hold, checked against the results they were made from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from palp_lab.study.intervals import Interval
+from palp_lab.study.result import Result
+from palp_lab.study.study import Question, Study, study_of
+from palp_lab.study.table import Table
+from palp_lab.study.tables import comparison_table
+
+FAST = Question(resamples=30)
+
+
+@pytest.fixture(scope="module")
+def answered(study: list[Result]) -> Study:
+    return study_of(study, FAST)
+
+
+def table(answered: Study, name: str) -> Table:
+    return next(one for one in answered.tables if one.name == name)
+
+
+def cell(found: Table, row: str, column: str) -> object:
+    line = next(line for line in found.rows if line[0] == row)
+    return line[found.columns.index(column)]
+
+
+def test_the_mean_of_a_method_is_the_mean_of_its_records(answered: Study, study: list[Result]) -> None:
+    values = [
+        record.metrics["identity"].value
+        for result in study
+        if result.axes["method"] == "ti_db"
+        for record in result.records
+        if record.step == 500
+    ]
+    found = cell(table(answered, "methods_own"), "TI + DB", "identity")
+    assert isinstance(found, Interval)
+    assert found.mean == pytest.approx(np.mean([value for value in values if value is not None]))
+
+
+def test_a_method_with_targets_counts_its_own_prompts_only(answered: Study, study: list[Result]) -> None:
+    values = [
+        record.metrics["text_alignment"].value
+        for result in study
+        for record in result.records
+        if record.step == 500 and record.own_target
+    ]
+    found = cell(table(answered, "methods_own"), "PALP", "text alignment")
+    assert isinstance(found, Interval)
+    assert found.mean == pytest.approx(np.mean([value for value in values if value is not None]))
+    assert found.n == len(values) == 24
+
+
+def test_every_prompt_has_a_row_with_its_kind(answered: Study) -> None:
+    found = table(answered, "prompts_text_alignment")
+    assert sorted(str(row[1]) for row in found.rows) == ["new style", "new style", "same style", "same style"]
+    assert all(isinstance(value, Interval) and value.n == 6 for row in found.rows for value in row[2:])
+
+
+def test_own_target_is_told_from_other_prompts(answered: Study) -> None:
+    found = table(answered, "transfer")
+    column = found.columns.index("text alignment")
+    palp = {str(row[1]): row[column] for row in found.rows if row[0] == "PALP"}
+    own, other = palp["the prompt tuned for"], palp["other prompts"]
+    assert isinstance(own, Interval) and isinstance(other, Interval)
+    assert own.mean > other.mean + 0.03
+
+
+def test_without_targets_there_is_no_transfer(study: list[Result]) -> None:
+    plain = [result for result in study if result.axes["target"] is None]
+    assert "transfer" not in {one.name for one in study_of(plain, FAST).tables}
+
+
+def test_cost_and_volume_share_a_row(answered: Study) -> None:
+    found = table(answered, "cost")
+    assert cell(found, "PALP", "cells") == 24
+    assert cell(found, "PALP", "minutes") == pytest.approx(100.5 / 60)
+    volume = cell(found, "PALP", "hypervolume")
+    assert isinstance(volume, Interval) and volume.mean > 0
+
+
+def test_the_bounds_have_rows(answered: Study) -> None:
+    found = table(answered, "bounds")
+    assert [row[0] for row in found.rows][:2] == ["class word", "described"]
+
+
+def test_the_comparison_says_who_against_whom(answered: Study) -> None:
+    found = comparison_table(answered.comparisons)
+    assert found.caption.startswith("PALP minus TI + DB")
+    assert {str(row[1]) for row in found.rows} >= {"step 100", "step 500", "equal identity"}
+    assert "saturation" not in {str(row[0]) for row in found.rows}, "a metric without a better end is not compared"
