@@ -71,7 +71,9 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 @torch.no_grad()
-def clip_choice(task: Matching, images: np.ndarray, seed: int, split: str, rows: range) -> dict[str, float | int | None]:
+def clip_choice(
+    task: Matching, images: np.ndarray, seed: int, split: str, rows: range
+) -> dict[str, float | int | None]:
     """How often the true description wins among eight that differ in one factor each, and the mean cosines."""
     model, right, cosines, wrong = task.model.eval(), [], [], []
     for row in rows:

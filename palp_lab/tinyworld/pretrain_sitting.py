@@ -93,7 +93,7 @@ class Sitting:
                 samples, logged = 0, now
             self.segments[-1].update(to=self.step, seconds=round(now - self.started, 1))
             self.segments[-1]["samples"] += size * self.settings.ranks
-            if self.step % _AGREE_EVERY == 0 and self._shared(float(self.stopping)) > 0:
+            if (self.settings.ranks == 1 or self.step % _AGREE_EVERY == 0) and self._shared(float(self.stopping)) > 0:
                 break
             if self.rank == 0 and now - saved > self.settings.save_minutes * 60:
                 self._save()

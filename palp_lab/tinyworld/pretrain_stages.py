@@ -10,7 +10,13 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from palp_lab.tinyworld import pretrain_generator as generator
-from palp_lab.tinyworld.pretrain_autoencoder import Reconstruction, build_autoencoder, normalise_latents, start_linear
+from palp_lab.tinyworld.pretrain_autoencoder import (
+    CHANNELS,
+    Reconstruction,
+    build_autoencoder,
+    normalise_latents,
+    start_linear,
+)
 from palp_lab.tinyworld.pretrain_loop import load_averaged
 from palp_lab.tinyworld.pretrain_text import build_text_encoder, build_tokenizer, encode_captions
 from palp_lab.tinyworld.sets import RenderSet, render_set
@@ -24,6 +30,8 @@ SETS: dict[str, tuple[int, int, str, str]] = {
     "identity_heldout": (1_600, 8, "heldout", "identity"),
 }
 """Pictures, seed, split and kind of every rendered set; generator and scorers never share a render seed. Ours."""
+
+PARTIAL_LATENTS = "latents.part.npy"
 
 
 def sets(folder: Path, workers: int = 1, share: float = 1.0) -> None:
@@ -44,7 +52,7 @@ def open_set(folder: Path, name: str) -> RenderSet:
         ) from error
 
 
-def build_autoencoder_task(folder: Path, batch: int, decoder_only: bool) -> Reconstruction:
+def build_autoencoder_task(folder: Path, batch: int, decoder_only: bool = False) -> Reconstruction:
     """Reconstruction of the generator's set, from the linear start."""
     images = open_set(folder, "generator").images
     model = build_autoencoder()
@@ -69,17 +77,26 @@ def finish_autoencoder(folder: Path) -> AutoencoderKL:
     return model
 
 
+def create_latents(folder: Path) -> None:
+    """Makes the file that :func:`latents` fills."""
+    shape = (len(open_set(folder, "generator")), CHANNELS, 16, 16)
+    np.lib.format.open_memmap(folder / PARTIAL_LATENTS, "w+", np.float16, shape).flush()
+
+
 def latents(folder: Path, part: int = 0, parts: int = 1) -> None:
     """Caches the latents of the generator's set: part ``part`` of ``parts``, float16 in one memory-mapped file."""
     images = open_set(folder, "generator").images
     model = AutoencoderKL.from_pretrained(folder / "autoencoder" / "model").eval()
-    path, n = folder / "latents.npy", len(images)
-    if not path.exists():
-        np.lib.format.open_memmap(path, "w+", np.float16, (n, model.config.latent_channels, 16, 16)).flush()
+    path, n = folder / PARTIAL_LATENTS, len(images)
     rows = range(n * part // parts, n * (part + 1) // parts)
     for start in range(rows.start, rows.stop, 5000):
         generator.cache_latents(model, images, path, range(start, min(start + 5000, rows.stop)))
         print(f"latents: {start} of {rows.stop}", flush=True)
+
+
+def finish_latents(folder: Path) -> None:
+    """Renames the cache into place: half a cache is never taken for a whole one."""
+    (folder / PARTIAL_LATENTS).replace(folder / "latents.npy")
 
 
 def token_table(folder: Path, name: str, tokenizer: CLIPTokenizer) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, pre_tokenizers, trainers
-from tokenizers.models import BPE
+from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from palp_lab.tinyworld.captions import WORDS
@@ -20,6 +21,9 @@ LENGTH = 40
 WIDTH = 128
 """Width of the text encoder, and so of every cross-attention's context. Ours."""
 
+END = "</w>"
+"""What CLIP's vocabulary marks the end of a word with."""
+
 
 def corpus() -> list[str]:
     """Every word of the grammar, and what people type around it."""
@@ -27,26 +31,48 @@ def corpus() -> list[str]:
 
 
 def build_tokenizer(length: int = LENGTH) -> CLIPTokenizer:
-    """A CLIP tokenizer in which every grammar word is one token and every other text falls back to bytes."""
-    blank = CLIPTokenizer().backend_tokenizer
-    tokenizer = Tokenizer(BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
+    """A CLIP tokenizer in which every grammar word is one token and every other text falls back to bytes.
+
+    The same on every machine and in every process; the byte-pair trainer of tokenizers breaks ties by chance.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=alphabet,
-        special_tokens=[], show_progress=False,
-    )  # fmt: skip
-    tokenizer.train_from_iterator(corpus(), trainer)
-    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    merges = byte_pairs(corpus())
     vocabulary: dict[str, int] = {}
     # Every byte, inside a word and at its end: else an unknown sign would become an end of text amid the prompt.
-    for piece in alphabet + [letter + "</w>" for letter in alphabet]:
+    for piece in alphabet + [letter + END for letter in alphabet]:
         vocabulary[piece] = len(vocabulary)
     for left, right in merges:
         vocabulary.setdefault(left + right, len(vocabulary))
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+
+
+def byte_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    """The merges that make each of ``words`` one token: the most frequent pair first, ties in alphabetical order.
+
+    Source: 1508.07909, algorithm 1, every word once.
+    """
+    split = sorted({part for word in words for part in re.findall(r"[a-z]+|[^a-z]+", word)})
+    pieces = [[*part[:-1], part[-1] + END] for part in split]
+    merges: list[tuple[str, str]] = []
+    while True:
+        counts = Counter(pair for piece in pieces for pair in pairwise(piece))
+        if not counts:
+            return merges
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        pieces = [_merge(piece, best) for piece in pieces]
+
+
+def _merge(piece: list[str], pair: tuple[str, str]) -> list[str]:
+    out: list[str] = []
+    for symbol in piece:
+        if out and (out[-1], symbol) == pair:
+            out[-1] += symbol
+        else:
+            out.append(symbol)
+    return out
 
 
 def text_config(tokenizer: CLIPTokenizer, width: int = WIDTH, layers: int = 3, heads: int = 4) -> CLIPTextConfig:

@@ -1,0 +1,178 @@
+"""The verb `pretrain`: trains the embedded models of the tiny world; every stage resumes where it stopped."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from palp_lab.tinyworld.pretrain_loop import LoopSettings
+
+TRAINED = ("autoencoder", "generator", "generator_small", "clip", "reader", "identity")
+"""Stages with a training loop."""
+
+STAGES = (
+    "sets", "autoencoder", "latents", "generator", "generator_small", "clip", "reader", "identity", "evaluate", "ship",
+)  # fmt: skip
+"""All stages, in the order of `stage=all`."""
+
+
+def pretrain(config: DictConfig) -> None:
+    """Runs `config.stage` (a stage or "all") in `config.folder`. See conf/pretrain.yaml for every key.
+
+    Raises:
+        UserError: for an unknown stage, nonsensical numbers or missing input; names the key and the fix.
+    """
+    if config.stage not in (*STAGES, "all"):
+        from palp_lab.cli_errors import nearest
+
+        raise UserError(f"stage={config.stage}: no such stage{nearest(str(config.stage), [*STAGES, 'all'])}")
+    _check(config)
+    folder = Path(str(config.folder)).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES if config.stage == "all" else (config.stage,):
+        _run(stage, folder, config)
+
+
+def _check(config: DictConfig) -> None:
+    if config.ranks < 1:
+        raise UserError(f"ranks={config.ranks}: give 1 or more processes")
+    if config.steps < 0:
+        raise UserError(f"steps={config.steps}: give the number of steps, or 0 to let minutes decide")
+    if config.minutes is not None and config.minutes <= 0:
+        raise UserError(f"minutes={config.minutes}: give more than 0, or null for the stage's own")
+    if not 0 < config.pretrain.share <= 1:
+        raise UserError(f"pretrain.share={config.pretrain.share}: give a share of the sets' sizes, above 0, at most 1")
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device={config.device}: pretraining runs on cpu or cuda")
+
+
+def _run(stage: str, folder: Path, config: DictConfig) -> None:
+    from palp_lab.tinyworld import pretrain_stages as stages
+
+    if stage == "sets":
+        stages.sets(folder, config.ranks, config.pretrain.share)
+    elif stage == "latents":
+        _need(stage, folder, config)
+        _latents(folder, config.ranks)
+    elif stage == "evaluate":
+        from palp_lab.tinyworld.pretrain_scores import evaluate
+
+        evaluate(folder)
+    elif stage == "ship":
+        from palp_lab.tinyworld.pretrain_scores import read_scores
+        from palp_lab.tinyworld.pretrain_ship import ship
+
+        ship(folder, Path(str(config.to)).absolute(), read_scores(folder))
+    else:
+        _need(stage, folder, config)
+        _train(stage, folder, config)
+
+
+def _need(stage: str, folder: Path, config: DictConfig) -> None:
+    """Runs what ``stage`` reads and is not there yet: sets, the autoencoder (the shipped one if any), latents."""
+    from palp_lab.tinyworld import pretrain_stages as stages
+
+    stages.sets(folder, config.ranks, config.pretrain.share)
+    coded = stage in ("latents", "generator", "generator_small")
+    if coded and not (folder / "autoencoder/model/config.json").exists() and not _adopt_autoencoder(folder, config):
+        _train("autoencoder", folder, config, own_time=True)
+    if stage in ("generator", "generator_small") and not (folder / "latents.npy").exists():
+        _latents(folder, config.ranks)
+    if stage == "generator_small" and not (folder / "generator/checkpoint.pt").exists():
+        raise UserError("generator_small reads generator's text encoder: run palp-lab pretrain stage=generator first")
+
+
+def _adopt_autoencoder(folder: Path, config: DictConfig) -> bool:
+    shipped = shipped_pipeline()
+    if config.fresh or shipped is None or (folder / "autoencoder/checkpoint.pt").exists():
+        return False
+    from diffusers import AutoencoderKL
+
+    AutoencoderKL.from_pretrained(shipped / "vae").float().save_pretrained(folder / "autoencoder" / "model")
+    print("autoencoder: the shipped one", flush=True)
+    return True
+
+
+def shipped_pipeline() -> Path | None:
+    """The shipped pipeline folder, where there is one."""
+    path = Path(__file__).parent / "tinyworld" / "weights" / "tiny"
+    return path if (path / "model_index.json").exists() else None
+
+
+def _latents(folder: Path, ranks: int) -> None:
+    import torch
+
+    from palp_lab.tinyworld.pretrain_stages import create_latents, finish_latents, latents
+
+    create_latents(folder)
+    if ranks == 1:
+        latents(folder)
+    else:
+        torch.multiprocessing.start_processes(_latents_part, (folder, ranks), nprocs=ranks, start_method="spawn")
+    finish_latents(folder)
+
+
+def _latents_part(part: int, folder: Path, parts: int) -> None:
+    import torch
+
+    from palp_lab.tinyworld.pretrain_stages import latents
+
+    torch.set_num_threads(1)
+    latents(folder, part, parts)
+
+
+def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False) -> None:
+    from palp_lab.tinyworld import pretrain_scorers as scorers
+    from palp_lab.tinyworld import pretrain_stages as stages
+    from palp_lab.tinyworld.pretrain_loop import train
+
+    about, bf16 = config.pretrain[stage], bool(config.pretrain.bf16)
+    shipped = None if config.fresh else shipped_pipeline()
+    build: Any
+    if stage == "autoencoder":
+        build = partial(stages.build_autoencoder_task, folder, about.batch)
+    elif stage in ("generator", "generator_small"):
+        build = partial(stages.build_generator_task, folder, stage, about.batch, bf16, shipped=shipped)
+    else:
+        build = partial(getattr(scorers, f"build_{stage}_task"), folder, about.batch, bf16)
+    state = train(build, settings(stage, folder, config, own_time))
+    if stage == "autoencoder":
+        stages.finish_autoencoder(folder)
+    end = "" if state["finished"] else ", stopped before its plan was done"
+    print(f"{stage}: at step {state['step']}{end}", flush=True)
+
+
+def settings(stage: str, folder: Path, config: DictConfig, own_time: bool = False) -> LoopSettings:
+    """The loop's settings for ``stage``, from the stage's own values and the command line's."""
+    import torch
+
+    from palp_lab.tinyworld.pretrain_loop import LoopSettings
+
+    about = config.pretrain[stage]
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: this torch sees no CUDA device; give device=cpu or install torch's CUDA build")
+    return LoopSettings(
+        folder=folder / stage,
+        seed=int(config.seed),
+        ranks=int(config.ranks),
+        threads=int(config.threads),
+        device=device,
+        steps=0 if own_time else int(config.steps),
+        minutes=float(about.minutes if own_time or config.minutes is None else config.minutes),
+        learning_rate=float(about.learning_rate),
+        warmup=int(about.warmup),
+        decay=float(about.decay),
+        ema=float(about.ema),
+        weight_decay=float(about.weight_decay),
+        save_minutes=float(config.pretrain.save_minutes),
+        replan=bool(config.replan),
+    )

@@ -1,0 +1,103 @@
+"""Model cards of the shipped models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TITLES = {
+    "tiny": "tiny: text to image, 64 px",
+    "tiny_small": "tiny_small: text to image, 64 px, a smaller UNet",
+    "clip": "clip: tiny CLIP, a scorer",
+    "identity": "identity: identity encoder in DINO's role, a scorer",
+    "reader": "reader: element reader, a scorer",
+}
+
+LIBRARIES = ("transformers", "diffusers")
+
+WHAT = {
+    "tiny": (
+        "A StableDiffusionPipeline in stock classes: AutoencoderKL (64 px to 16 x 16 x 8), CLIPTextModel, "
+        "UNet2DConditionModel with cross-attention at 16, 8 and 4, noise prediction, SD's scaled linear schedule. "
+        "UNet and autoencoder are stored in half precision, the text encoder whole.\n\n"
+        "```python\nfrom diffusers import DiffusionPipeline\n\npipe = DiffusionPipeline.from_pretrained(path)\n"
+        'prompt = "a photo of a cat wearing a red hat at night"\n'
+        "pipe(prompt, guidance_scale=5, num_inference_steps=25).images[0]\n```"
+    ),
+    "tiny_small": "Autoencoder, text encoder and schedule of `tiny`, with a UNet of about a third of its size.",
+    "clip": (
+        "A `CLIPModel` with patches of 8 x 8, trained contrastively with captions of the same picture in which one "
+        "factor is changed; factor heads helped during training and were dropped. Shares no weight with the generator "
+        "and was trained on other render seeds."
+    ),
+    "identity": (
+        "A `ResNetModel` whose `pooler_output` tells individuals apart: supervised contrastive (arXiv 2004.11362) over "
+        "identities across styles and places. It started from the reader's backbone; neither has seen the generator or "
+        "its pictures."
+    ),
+    "reader": (
+        "A `ResNetModel` with one linear head per factor; `palp_lab.metrics.reader.ElementReader.from_folder` opens it. "
+        "Shares no weight with the generator, was trained on other render seeds."
+    ),
+}
+
+DATA = {
+    "tiny": "80 000 renders of the tiny world (render seed 1), five captions each; 10 % empty prompts",
+    "tiny_small": "as tiny",
+    "clip": "50 000 renders (render seed 2), captions and full descriptions drawn anew at every step",
+    "identity": "3 000 identities with 8 renders each (render seed 3)",
+    "reader": "50 000 renders (render seed 2) with mild blur, noise, shift and gain",
+}
+
+
+def card(name: str, segments: list[dict], scores: dict[str, Any], size: int, parts: dict[str, Any]) -> str:
+    """The README of a shipped folder: what it is, data, training, scores, limits."""
+    library = LIBRARIES[name.startswith("tiny")]
+    lines = ["---", "license: cc0-1.0", f"library_name: {library}", "---", f"# {TITLES[name]}", "", WHAT[name], ""]
+    lines += ["| | |", "|---|---|", f"| parameters | {size / 1e6:.2f} M |", f"| data | {DATA[name]} |"]
+    lines += [f"| training | {training(segments)} |"]
+    lines += [f"| {part.replace('_', ' ')} | {training(rows)} |" for part, rows in parts.items() if part != "unet"]
+    lines += ["| licence | CC0 1.0, see LICENSE-WEIGHTS |", "", "## Scores", "", *table(name, scores), ""]
+    lines += ["## Limits", "", LIMITS[name], "", "`lineage.json` lists every segment of training.", ""]
+    return "\n".join(lines)
+
+
+LIMITS = {
+    "tiny": "Knows the tiny world's words only. Small accessories' colours and two-subject scenes are its weakest points.",
+    "tiny_small": "Weaker than `tiny` in every row; it is here to compare sizes.",
+    "clip": "Reads the tiny world's language only.",
+    "identity": "Tells individuals of the tiny world apart, nothing else.",
+    "reader": "Reads the tiny world's factors only; readings of generated pictures are as good as the pictures are sharp.",
+}
+
+
+def training(segments: list[dict]) -> str:
+    """One line about the segments of a lineage."""
+    if not segments:
+        return "not recorded"
+    steps, samples = segments[-1]["to"], sum(s["samples"] for s in segments)
+    minutes = sum(s["seconds"] for s in segments) / 60
+    devices = sorted({f"{s['device']}, {s['ranks']} rank{'s' * (s['ranks'] > 1)}" for s in segments})
+    seeds = sorted({s["seed"] for s in segments})
+    return f"{steps} steps, {samples} samples, {minutes:.0f} min on {' then '.join(devices)}; seed {seeds}"
+
+
+def table(name: str, scores: dict[str, Any]) -> list[str]:
+    """The scores of one model as a table."""
+    found = scores.get(name)
+    if not found:
+        return ["Not measured."]
+    lines = []
+    if name in ("tiny", "tiny_small"):
+        lines += [
+            f"Guidance {found['guidance']:g}, {found['steps']} steps of DDIM, {found['pictures']} pictures of prompts "
+            "never seen in training; the share of prompted elements the reader finds.", "", "| element | found | of |", "|---|---|---|",
+        ]  # fmt: skip
+        lines += [f"| {kind} | {row['found']:.3f} | {row['n']} |" for kind, row in found["found"].items()]
+        lines += ["", f"Autoencoder: {scores['autoencoder']['decibel']:.2f} dB on held-out renders."]
+        return lines
+    if name == "reader":
+        lines += ["Held-out renders; an accessory is right when its colour is.", ""]
+        lines += ["| factor | right | of |", "|---|---|---|"]
+        lines += [f"| {factor} | {row['all']:.3f} | {row['n']} |" for factor, row in found.items()]
+        return lines
+    return ["| | |", "|---|---|", *(f"| {key.replace('_', ' ')} | {value} |" for key, value in found.items())]

@@ -1,0 +1,81 @@
+"""The evaluate stage: every score that the model cards print, measured on held-out renders and prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diffusers import AutoencoderKL
+
+from palp_lab.metrics.reader import ElementReader
+from palp_lab.tinyworld import pretrain_evaluate as evaluation
+from palp_lab.tinyworld.pretrain_autoencoder import decibel
+from palp_lab.tinyworld.pretrain_loop import load_averaged
+from palp_lab.tinyworld.pretrain_pipeline import assemble
+from palp_lab.tinyworld.pretrain_scorers import (
+    build_clip_task,
+    build_identity_task,
+    build_reader_task,
+    clip_choice,
+    identity_retrieval,
+    reader_accuracy,
+)  # fmt: skip
+from palp_lab.tinyworld.pretrain_ship import PIPELINES, trained_stage
+from palp_lab.tinyworld.pretrain_stages import open_set
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """What was measured so far; empty before the first evaluation."""
+    path = folder / "scores.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def evaluate(folder: Path, clip_rows: int = 1000, reader_rows: int = 4000) -> dict[str, Any]:
+    """Measures every model that is trained and writes scores.json and samples.png into ``folder``."""
+    scores = read_scores(folder)
+
+    def note(name: str, found: dict[str, Any]) -> None:
+        scores[name] = found
+        (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        print(f"evaluate: {name} {json.dumps(found)[:400]}", flush=True)
+
+    held = open_set(folder, "heldout")
+    model = AutoencoderKL.from_pretrained(folder / "autoencoder" / "model").eval()
+    note("autoencoder", {"decibel": round(decibel(model, np.asarray(held.images[:512])), 2), "pictures": 512})
+    if trained_stage(folder, "clip"):
+        matching = build_clip_task(folder, 1, False)
+        load_averaged(matching, folder / "clip")
+        rows = range(min(clip_rows, len(held)))
+        note("clip", clip_choice(matching, held.images, held.meta["seed"], "heldout", rows))
+    if trained_stage(folder, "identity"):
+        recognition = build_identity_task(folder, 4, False)
+        load_averaged(recognition, folder / "identity")
+        people = open_set(folder, "identity_heldout")
+        note("identity", identity_retrieval(recognition, people.images, people.identities, people.labels["class_"]))
+    if not trained_stage(folder, "reader"):
+        return scores
+    reading = build_reader_task(folder, 1, False)
+    load_averaged(reading, folder / "reader")
+    reader = reading.reader.eval()
+    rows = slice(0, min(reader_rows, len(held)))
+    note("reader", reader_accuracy(reader, held.images[rows], {k: v[rows] for k, v in held.labels.items()}))
+    for name, stage in PIPELINES.items():
+        if trained_stage(folder, stage):
+            note(name, generator_scores(folder, stage, reader))
+    return scores
+
+
+def generator_scores(folder: Path, stage: str, reader: ElementReader) -> dict[str, Any]:
+    """Elements found in samples of every evaluation sentence with every class; draws the sample sheet."""
+    pipeline, about = assemble(folder, stage)
+    texts = evaluation.prompts()
+    found = evaluation.elements_found(reader, evaluation.sample(pipeline, texts), texts)
+    shown = evaluation.sheet_prompts()
+    evaluation.sheet(evaluation.sample(pipeline, shown, seed=1), shown, folder / f"{stage}_samples.png")
+    return {
+        "guidance": evaluation.GUIDANCE, "steps": evaluation.STEPS, "pictures": len(texts), "found": found,
+        "goals": evaluation.GOALS, "trained_steps": about["step"],
+        "samples": sum(segment["samples"] for segment in about["segments"]),
+    }  # fmt: skip

@@ -1,0 +1,113 @@
+"""Writes the pretrained models as stock folders, each with a model card and its lineage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from palp_lab.metrics.reader import SIDE, ElementReader
+from palp_lab.tinyworld.factors import WORLD_VERSION
+from palp_lab.tinyworld.pretrain_card import card
+from palp_lab.tinyworld.pretrain_loop import load_averaged, load_checkpoint
+from palp_lab.tinyworld.pretrain_pipeline import assemble
+from palp_lab.tinyworld.pretrain_scorers import build_clip_task, build_identity_task, build_reader_task
+from palp_lab.types import UserError
+
+PIPELINES = {"tiny": "generator", "tiny_small": "generator_small"}
+"""Shipped pipeline folders and the stages they come from."""
+
+LIMIT = 60_000_000
+"""Most bytes of all shipped files together; no file may exceed two thirds of it. Ours."""
+
+
+def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
+    """Writes every trained model of ``folder`` below ``target`` with its card; ``scores`` are evaluation's."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name, stage in PIPELINES.items():
+        if trained_stage(folder, stage):
+            pipeline, about = assemble(folder, stage)
+            save_pipeline(pipeline, target / name)
+            parts = {"unet": about["segments"], "autoencoder": lineage(folder, "autoencoder")}
+            if stage != "generator":
+                parts["text_encoder"] = lineage(folder, "generator")
+            _describe(target / name, name, about["segments"], scores, parts, count(pipeline.unet))
+    if trained_stage(folder, "clip"):
+        matching = build_clip_task(folder, 1, False)
+        about = load_averaged(matching, folder / "clip")
+        matching.model.save_pretrained(target / "clip")
+        matching.tokenizer.save_pretrained(target / "clip")
+        preprocessing(target / "clip", 64)
+        _describe(target / "clip", "clip", about["segments"], scores, {}, count(matching.model))
+    if trained_stage(folder, "identity"):
+        recognition = build_identity_task(folder, 4, False)
+        about = load_averaged(recognition, folder / "identity")
+        recognition.model.save_pretrained(target / "identity")
+        preprocessing(target / "identity", SIDE)
+        parts = {"started_from_reader": lineage(folder, "reader")}
+        _describe(target / "identity", "identity", about["segments"], scores, parts, count(recognition.model))
+    if trained_stage(folder, "reader"):
+        reading = build_reader_task(folder, 1, False)
+        about = load_averaged(reading, folder / "reader")
+        reading.reader.save(target / "reader")
+        _describe(target / "reader", "reader", about["segments"], scores, {}, count(reading.reader))
+        ElementReader.from_folder(target / "reader")
+    (target / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    check_size(target)
+
+
+def trained_stage(folder: Path, stage: str) -> bool:
+    """Whether ``stage`` has a checkpoint."""
+    return (folder / stage / "checkpoint.pt").exists()
+
+
+def lineage(folder: Path, stage: str) -> list[dict]:
+    """The segments of ``stage``: device, ranks, steps, seed, seconds, samples."""
+    state = load_checkpoint(folder / stage)
+    return state["segments"] if state else []
+
+
+def save_pipeline(pipeline: StableDiffusionPipeline, target: Path) -> None:
+    """Saves UNet and autoencoder in half precision and the text encoder whole, as transformers keeps a file's type."""
+    unet, vae = pipeline.unet, pipeline.vae
+    try:
+        pipeline.unet, pipeline.vae = unet.to(torch.float16), vae.to(torch.float16)
+        pipeline.save_pretrained(target)
+    finally:
+        pipeline.unet, pipeline.vae = unet.to(torch.float32), vae.to(torch.float32)
+
+
+def preprocessing(target: Path, side: int) -> None:
+    """The image processor's configuration: enlarge where the network wants it, then to [-1, 1]."""
+    values = {
+        "image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": {"height": side, "width": side},
+        "resample": 2, "do_center_crop": False, "crop_size": {"height": side, "width": side}, "do_rescale": True,
+        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+        "do_convert_rgb": True,
+    }  # fmt: skip
+    (target / "preprocessor_config.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def count(module: nn.Module) -> int:
+    """Parameters of ``module``."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _describe(target: Path, name: str, segments: list[dict], scores: dict, parts: dict, size: int) -> None:
+    lines = {"world": WORLD_VERSION, "segments": segments, **{k: v for k, v in parts.items() if k != "unet"}}
+    (target / "lineage.json").write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+    (target / "README.md").write_text(card(name, segments, scores, size, parts), encoding="utf-8")
+
+
+def check_size(target: Path) -> None:
+    """Raises UserError where the shipped files outgrow what a package may carry."""
+    sizes = {path: path.stat().st_size for path in target.rglob("*") if path.is_file()}
+    total, (largest, most) = sum(sizes.values()), max(sizes.items(), key=lambda pair: pair[1])
+    if total > LIMIT or most > LIMIT * 2 // 3:
+        found = f"{total / 1e6:.0f} MB, {largest.name} {most / 1e6:.0f} MB"
+        raise UserError(f"{target}: {found}; at most 60 MB and 40 MB a file may ship")
+    print(f"ship: {target}, {total / 1e6:.1f} MB", flush=True)
