@@ -94,7 +94,8 @@ def score_folder(
     scored = score_records(protocol, concept, references, bare, step=step, target=target)
     records = tuple(_with_files(record, files) for record in scored)
     rivals = bound_pictures(protocol, dataset, concept, sentences, {})
-    bounds = score_bounds(protocol, concept, references, rivals, sentences)
+    scores = score_bounds(protocol, concept, references, rivals, sentences)
+    bounds = tuple(replace(bound, images=()) for bound in scores)  # nobody writes those pictures
     entry = protocol_entry(protocol)
     content = [sorted((p.sentence, hashlib.sha256(p.image.numpy().tobytes()).hexdigest()) for p in pictures)]
     run = hashlib.sha256(

@@ -1,0 +1,96 @@
+"""Pictures of any other tool: their sentences, their errors, the same numbers as ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from palp_lab.metrics.protocols import Protocol
+from palp_lab.other_tools import as_sentence, read_foreign, score_folder
+from palp_lab.pictures import png_bytes
+from palp_lab.score import gather_references, score_records
+from palp_lab.study.result import load_result, save_result
+from palp_lab.types import UserError
+from tests.metrics.conftest import clip_path, noise_pictures, resnet_path  # noqa: F401
+from tests.test_score import Renders, measuring  # noqa: F401
+
+AXES = {"method": "another tool", "dataset": "tiny", "concept": "test", "model": "sd14", "train_seed": 0}
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Four pictures by somebody else, two prompts."""
+    prompts = {}
+    for i, image in enumerate(noise_pictures(4, seed=77)):
+        (tmp_path / f"out_{i}.png").write_bytes(png_bytes(image))
+        prompts[f"out_{i}"] = "a photo of a cat in the snow" if i < 3 else "a sketch of a <v> cat"
+    Image.open(tmp_path / "out_3.png").save(tmp_path / "out_3.webp", lossless=True)
+    (tmp_path / "out_3.png").unlink()
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("a photo of a cat in the snow", "a photo of a {} in the snow"),
+        ("a photo of <v> at night", "a photo of {} at night"),
+        ("a photo of a <v> cat at night", "a photo of a {} at night"),
+        ("a {} by a cathedral", "a {} by a cathedral"),
+        ("a cathedral and a cat", "a cathedral and a {}"),
+        ("a cat next to a cat", "a {} next to a cat"),
+    ],
+)
+def test_prompts_get_their_slot_back(prompt: str, sentence: str) -> None:
+    assert as_sentence(prompt, Renders().concept(), "here") == sentence
+
+
+def test_a_prompt_without_the_class_word_is_one_line(foreign: Path) -> None:
+    path = foreign / "prompts.json"
+    path.write_text(path.read_text().replace("a photo of a cat", "a photo of a cathedral"))
+    with pytest.raises(UserError, match=r"prompts\.json: out_0: .*class word 'cat'") as error:
+        read_foreign(foreign, Renders().concept())
+    assert "\n" not in str(error.value)
+
+
+def test_pictures_and_prompts_must_name_each_other(foreign: Path) -> None:
+    path, prompts = foreign / "prompts.json", json.loads((foreign / "prompts.json").read_text())
+    path.write_text(json.dumps({**prompts, "out_9": "a cat"}))
+    with pytest.raises(UserError, match="out_9 has no picture"):
+        read_foreign(foreign, Renders().concept())
+    path.write_text(json.dumps({k: v for k, v in prompts.items() if k != "out_1"}))
+    with pytest.raises(UserError, match=r"no prompt for out_1\.png"):
+        read_foreign(foreign, Renders().concept())
+    path.unlink()
+    with pytest.raises(UserError, match=r"prompts\.json: no such file"):
+        read_foreign(foreign, Renders().concept())
+
+
+def test_the_numbers_are_those_our_own_pictures_would_get(foreign: Path, measuring: Protocol) -> None:  # noqa: F811
+    dataset, concept = Renders(), Renders().concept()
+    result = score_folder(foreign, measuring, dataset, axes=AXES, target="a sketch of a {}")
+    snow, sketch = result.records
+    assert (snow.prompt, snow.picture_seeds) == ("a photo of a {} in the snow", (0, 1, 2))
+    assert snow.images == ("out_0.png", "out_1.png", "out_2.png")
+    assert (sketch.own_target, sketch.images) == (True, ("out_3.webp",))
+    ours = score_records(
+        measuring,
+        concept,
+        gather_references(dataset, concept, [snow.prompt]),
+        read_foreign(foreign, concept)[:3],
+        step=0,
+    )
+    assert ours[0].metrics == snow.metrics
+    assert {b.name for b in result.bounds} == {"held_out_photos", "training_photos", "true_renders"}
+    assert all(not b.images for b in result.bounds)
+    assert load_result(save_result(result, foreign / "result.json")).records == result.records
+
+
+def test_the_run_follows_the_pictures(foreign: Path, measuring: Protocol) -> None:  # noqa: F811
+    first = score_folder(foreign, measuring, Renders(), axes=AXES)
+    assert score_folder(foreign, measuring, Renders(), axes=AXES).run == first.run
+    (foreign / "out_0.png").write_bytes(png_bytes(noise_pictures(1, seed=99)[0]))
+    assert score_folder(foreign, measuring, Renders(), axes=AXES).run != first.run

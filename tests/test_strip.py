@@ -1,0 +1,35 @@
+"""The one-step estimate: the formula, the fixed noise."""
+
+from __future__ import annotations
+
+import torch
+
+from palp_lab.generate import clean, start, to_uint8
+from palp_lab.model.unet import UNetModel
+from palp_lab.strip import strip_images
+from tests.test_generate import SENTENCES, concept
+
+
+def test_is_the_clean_estimate_at_the_end_of_the_clock(micro: UNetModel) -> None:
+    """PALP, Eq. 2, written out: x0hat = (x_t - sigma eps) / alpha."""
+    noise = start(0, micro.latent_shape)[0][None]
+    t = micro.path.steps - 1
+    alpha = float(micro.path.alphas_cumprod[t].sqrt())
+    sigma = float((1 - micro.path.alphas_cumprod[t]).sqrt())
+    cond = micro.base_text([concept().clean(SENTENCES[0])])
+    with torch.no_grad():
+        eps = micro.predict(noise, torch.tensor([t]), cond).raw
+    expected = to_uint8(micro.decode_image(((noise - sigma * eps) / alpha).clamp(-4, 4)))
+    found = strip_images(micro, clean(micro, concept()), SENTENCES[0])
+    assert found.shape == (1, 3, 32, 32)
+    assert int((found.int() - expected.int()).abs().max()) <= 1
+
+
+def test_every_seed_has_its_own_noise_in_any_company(micro: UNetModel) -> None:
+    prompting = clean(micro, concept())
+    both = strip_images(micro, prompting, SENTENCES[0], seeds=(0, 1))
+    alone = strip_images(micro, prompting, SENTENCES[0], seeds=(1,))
+    assert int((both[1].int() - alone[0].int()).abs().max()) <= 1
+    assert not torch.equal(both[0], both[1])
+    guided = strip_images(micro, prompting, SENTENCES[0], seeds=(0,), guidance=7.5)
+    assert not torch.equal(guided[0], both[0])
