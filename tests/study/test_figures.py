@@ -1,0 +1,123 @@
+"""The figures: every curve, mark and bound is drawn where its number says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from palp_lab.study.curves import Anchor, Curve, CurvePoint
+from palp_lab.study.figure import front_figure, png
+from palp_lab.study.intervals import Interval
+from palp_lab.study.observations import observations
+from palp_lab.study.palette import COLOURS, styles, words
+from palp_lab.study.progress_figure import exposure_figure, kind_of, training_figure
+from palp_lab.study.result import Result
+from palp_lab.study.scale import scale_over
+from palp_lab.study.svg import front_svg, whisker_svg
+
+AXES = ("identity", "text_alignment")
+
+
+def interval(mean: float, half: float | None = 0.02) -> Interval:
+    return Interval(mean, None if half is None else mean - half, None if half is None else mean + half, 8, 2)
+
+
+def curve(series: str, points: list[tuple[float, float]], front: bool = True, knob: str | None = None) -> Curve:
+    marks = tuple(CurvePoint(str(100 * i), interval(x), interval(y), front) for i, (x, y) in enumerate(points))
+    return Curve(series, marks, knob)
+
+
+CURVES = [curve("palp", [(0.4, 0.33), (0.6, 0.32), (0.75, 0.3)]), curve("ti_db", [(0.4, 0.33), (0.7, 0.25)], False)]
+BOUNDS = [
+    Anchor("class_word", interval(0.4), interval(0.34)),
+    Anchor("training_photos", interval(1.0), None),
+    Anchor("held_out_photos", None, interval(0.2)),
+]
+
+
+def test_marks_lie_where_their_means_are() -> None:
+    (plane,) = front_figure(CURVES, BOUNDS, AXES).axes
+    lines = {str(line.get_label()).split(" (")[0]: line for line in plane.lines}
+    assert list(lines["PALP"].get_xydata()[:, 0]) == [0.4, 0.6, 0.75]  # type: ignore[index,call-overload]
+    assert list(lines["TI + DB"].get_xydata()[:, 1]) == [0.33, 0.25]  # type: ignore[index,call-overload]
+    written = " ".join(text.get_text() for text in plane.texts)
+    for said in ("PALP", "TI + DB", "class word", "copies of training photos", "held-out photos"):
+        assert said in written
+
+
+def test_the_front_is_drawn_through_the_marks_that_are_on_it() -> None:
+    (plane,) = front_figure(CURVES, BOUNDS, AXES).axes
+    drawn = next(line for line in plane.lines if line.get_label() == "Pareto front")
+    assert sorted(drawn.get_xdata(orig=True)) == [0.4, 0.6, 0.75]  # type: ignore[arg-type]
+
+
+def test_far_bounds_give_the_curves_a_plane_of_their_own() -> None:
+    far = [Anchor("true_renders", interval(9.0), interval(4.0))]
+    assert len(front_figure(CURVES, far, AXES).axes) == 2
+    assert len(front_figure(CURVES, BOUNDS, AXES).axes) == 1
+
+
+def test_the_same_numbers_are_the_same_bytes() -> None:
+    assert png(front_figure(CURVES, BOUNDS, AXES)) == png(front_figure(CURVES, BOUNDS, AXES))
+
+
+def test_a_single_mark_without_interval_is_a_figure_too() -> None:
+    lone = Curve("palp", (CurvePoint("10", interval(0.5, None), interval(0.3, None), True),))
+    assert png(front_figure([lone], [], AXES)).startswith(b"\x89PNG")
+    assert "NaN" not in front_svg([lone], [], AXES) and "nan" not in front_svg([lone], [], AXES)
+
+
+def test_the_svg_holds_the_same_marks() -> None:
+    svg = front_svg([*CURVES, curve("ti_db", [(0.5, 0.3), (0.6, 0.29)], False, "guidance")], BOUNDS, AXES)
+    assert svg.count('class="mark') == 7 and svg.count("onfront") == 3
+    assert 'data-series="ti_db, guidance"' in svg
+    assert "PALP, 200 steps | x 0.750 [0.730, 0.770] | y 0.300 [0.280, 0.320] | n = 8, 2 concepts" in svg
+
+
+def test_a_whisker_is_symmetric_about_zero() -> None:
+    assert 'cx="100.0"' in whisker_svg(interval(0.0), 1.0)
+    assert 'cx="148.0"' in whisker_svg(interval(0.5), 1.0)
+
+
+def test_ticks_are_round_and_within() -> None:
+    for low, high in ((0.2, 0.35), (0.0, 1.0), (-3.0, 170.0), (0.31, 0.312)):
+        scale = scale_over([(low, high)], 0.0, 100.0)
+        ticks = scale.ticks()
+        assert 3 <= len(ticks) <= 10
+        assert all(scale.low <= tick <= scale.high for tick in ticks)
+        assert len({scale.words(tick) for tick in ticks}) == len(ticks)
+    assert scale_over([(0.5, 0.5)], 0.0, 100.0)(0.5) == pytest.approx(50.0)
+
+
+def test_the_claim_s_methods_keep_their_colours() -> None:
+    assert styles(["ti_db", "p_plus"])["ti_db"] == styles(["palp", "ti_db"])["ti_db"]
+    many = styles([f"method {i:02d}" for i in range(12)] + ["palp"])
+    assert many["palp"].colour == COLOURS[0] and len(many) == 13
+    assert words("ti_db · shots 3") == "TI + DB · shots 3"
+
+
+def test_exposure_draws_a_line_per_series_and_metric(study: list[Result]) -> None:
+    cells = [r for r in study if r.axes["method"] == "ti_db"]
+    shots = [replace(r, axes={**r.axes, "shots": n}) for n, r in zip((1, 3) * 3, cells, strict=True)]
+    figure = exposure_figure(observations(shots, ["shots"]), ["text_alignment", "elements"], resamples=20)
+    for plane in figure.axes:
+        assert [line.get_label() for line in plane.lines] == ["TI + DB · shots 1", "TI + DB · shots 3"]
+        assert {line.get_color() for line in plane.lines} == {COLOURS[1]}
+        assert len({line.get_linestyle() for line in plane.lines}) == 2
+
+
+def test_training_curves_are_sorted_by_what_they_are() -> None:
+    kinds = {
+        "loss/reconstruction/raw": "loss",
+        "prompt_alignment/raw": "loss",
+        "gradient_norm/reconstruction": "gradient",
+        "cosine/reconstruction_prompt_alignment": "cosine",
+        "learning_rate": None,
+        "step": None,
+    }
+    assert {name: kind_of(name) for name in kinds} == kinds
+    log = {"step": [0, 10, 20], "loss/reconstruction/raw": [1.0, None, 0.5], "cosine/a_b": [None, -0.2, 0.1]}
+    figure = training_figure({"palp": [log, log]})
+    assert figure is not None and len(figure.axes) == 2
+    assert training_figure({"palp": [{"step": [0, 1], "learning_rate": [1.0, 1.0]}]}) is None

@@ -1,0 +1,194 @@
+"""The verb: from a folder of results to files a person opens; and every way it can go wrong in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from palp_lab.report import report
+from palp_lab.study.ledger import collect, merge_jsonl
+from palp_lab.study.writing import write_bytes
+from palp_lab.types import UserError
+
+CONF = Path(__file__).parents[2] / "conf" / "report.yaml"
+
+
+def configured(results: list[Path], output: Path, **changes: object) -> DictConfig:
+    base = OmegaConf.create({"output": str(output), "seed": 0, "study_name": "synthetic", "logger": {"name": "csv"}})
+    given = OmegaConf.create({"results": [str(path) for path in results], "resamples": 25, **changes})
+    config = OmegaConf.merge(base, OmegaConf.load(CONF), given)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+@pytest.fixture(scope="module")
+def written(study_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = report(configured([study_folder], tmp_path_factory.mktemp("out")))
+    return page.parent
+
+
+def test_everything_is_written_and_nothing_half(written: Path) -> None:
+    names = {path.name for path in written.iterdir()}
+    figures = {"front.png", "exposure.png", "training.png", "contact_sheet.png", "strip.png"}
+    tables = {f"{name}.{ending}" for name in ("tables", "comparison") for ending in ("md", "tex", "csv")}
+    assert names == figures | tables | {"summary.json", "report.html"}
+
+
+@pytest.mark.parametrize("name", ["front", "exposure", "training", "contact_sheet", "strip"])
+def test_pictures_are_pictures_of_a_sensible_size(written: Path, name: str) -> None:
+    with Image.open(written / f"{name}.png") as picture:
+        picture.load()
+        assert 500 <= picture.width <= 3200 and 300 <= picture.height <= 4000
+        colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert colours is not None and len(colours) > 50
+
+
+def test_the_summary_agrees_with_the_results(written: Path, text_gain: float) -> None:
+    summary = json.loads((written / "summary.json").read_text())
+    assert summary["schema"] == "palp_lab.summary/1"
+    assert (summary["cells"]["found"], summary["cells"]["expected"]) == (36, 36)
+    assert summary["verdict"].startswith("Yes: at equal identity, PALP has better text alignment than TI + DB")
+    last = [one for one in summary["comparisons"] if one["metric"] == "text_alignment" and one["at"] == "step 500"]
+    assert last[0]["difference"]["mean"] == pytest.approx(text_gain, abs=0.006)
+    assert summary["hypervolume"]["palp"]["mean"] > summary["hypervolume"]["ti_db"]["mean"]
+
+
+def test_the_tables_hold_the_summary_s_numbers(written: Path) -> None:
+    summary = json.loads((written / "summary.json").read_text())
+    palp = next(curve for curve in summary["curves"] if curve["series"] == "palp")
+    with (written / "tables.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["table"] == "methods_own" and row["row"] == "PALP"]
+    identity = next(row for row in rows if row["column"] == "identity")
+    assert float(identity["value"]) == pytest.approx(palp["points"][-1]["x"]["mean"])
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would fetch, what a screen reader needs, and whether tags close."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.anchors: list[str] = []
+        self.without_alt = 0
+        self.words = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.sources += [str(found[key]) for key in ("src", "href", "data", "action", "poster") if key in found]
+        self.without_alt += tag == "img" and not found.get("alt")
+        self.ids += [str(found["id"])] if "id" in found else []
+        self.anchors += [str(found["href"])[1:]] if str(found.get("href", "")).startswith("#") else []
+        if tag not in ("meta", "img", "link", "br", "line", "circle", "polygon", "polyline", "path"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            assert self.open.pop() == tag, f"</{tag}> closes another tag"
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.fixture(scope="module")
+def read(written: Path) -> Reader:
+    reader = Reader()
+    reader.feed((written / "report.html").read_text(encoding="utf-8"))
+    return reader
+
+
+def test_the_page_asks_nobody_for_anything(read: Reader, written: Path) -> None:
+    assert read.sources
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in read.sources)
+    text = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", (written / "report.html").read_text(encoding="utf-8"))
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", text)
+
+
+def test_the_page_is_well_formed_and_reachable(read: Reader) -> None:
+    assert read.open == [] and read.without_alt == 0
+    assert len(set(read.ids)) == len(read.ids)
+    assert set(read.anchors) <= set(read.ids)
+
+
+def test_the_page_says_what_was_found(read: Reader) -> None:
+    for words in (
+        "PALP against TI + DB",
+        "Yes: at equal identity, PALP has better text alignment than TI + DB",
+        "Does PALP buy text alignment without losing identity",
+        "a method that does not beat it has learned nothing",
+        "drift_without_class_word",
+        "a sketch of {} in Paris",
+        "palp-lab report results=",
+        "torch 2.13.0",
+    ):
+        assert words in read.words, words
+
+
+def test_the_page_carries_every_mark_with_its_numbers(written: Path) -> None:
+    text = (written / "report.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'data-tip="(?:PALP|TI \+ DB|Textual Inversion), \d+ steps \| x ', text)) == 15
+    assert len(re.findall(r'class="bound"', text)) == 5
+
+
+def test_a_ledger_alone_is_enough(study_folder: Path, tmp_path: Path) -> None:
+    merge_jsonl(tmp_path / "results.jsonl", collect([study_folder]))
+    page = report(configured([tmp_path / "results.jsonl"], tmp_path / "out"))
+    names = {path.name for path in page.parent.iterdir()}
+    assert "front.png" in names and "contact_sheet.png" not in names
+
+
+def test_a_partial_study_says_so(study_folder: Path, tmp_path: Path) -> None:
+    cells = [c for c in collect([study_folder]) if c.axes["method"] != "ti_db" or c.axes["concept"] == "cat 11"]
+    merge_jsonl(tmp_path / "results.jsonl", cells)
+    text = report(configured([tmp_path / "results.jsonl"], tmp_path / "out")).read_text(encoding="utf-8")
+    assert "A partial result:" in text and "32 of 36 cells" in text
+    assert "One concept only" in text
+
+
+def test_one_method_alone_has_a_page_without_comparison(study_folder: Path, tmp_path: Path) -> None:
+    merge_jsonl(tmp_path / "r.jsonl", [c for c in collect([study_folder]) if c.axes["method"] == "textual_inversion"])
+    page = report(configured([tmp_path / "r.jsonl"], tmp_path / "out"))
+    assert "No paired comparison" in page.read_text(encoding="utf-8")
+    assert not (page.parent / "comparison.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"axes": {"x": "identiy", "y": "text_alignment"}}, "'identiy' was not measured .*did you mean 'identity'"),
+        ({"axes": {"x": "identity", "y": "saturation"}}, "'saturation' has no better end"),
+        ({"compare": ["ti_db", "pulp"]}, "no results of 'pulp' to compare; did you mean 'palp'"),
+        ({"compare": ["palp"]}, "compare must be two methods"),
+        ({"reference": ["a", "b"]}, "reference must be two numbers"),
+        ({"scope": "owm"}, "scope 'owm' is unknown; did you mean 'own'"),
+    ],
+)
+def test_a_wrong_question_is_one_line(
+    study_folder: Path, tmp_path: Path, changes: dict[str, object], line: str
+) -> None:
+    one_cell = sorted(study_folder.iterdir())[:4]
+    with pytest.raises(UserError, match=line) as caught:
+        report(configured(one_cell, tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "report").exists(), "nothing is written for a wrong question"
+
+
+def test_no_results_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no result\.json and no results\.jsonl there; run some cells first"):
+        report(configured([tmp_path], tmp_path))
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        report(configured([tmp_path / "nowhere"], tmp_path))
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"front\.png: cannot be written"):
+        write_bytes(tmp_path / "file" / "front.png", b"")
