@@ -30,12 +30,13 @@ def test_a_vector_moves_its_own_site_only(micro: UNetModel, count: int) -> None:
     before = tokens.encode(prompts).tokens.detach()
     for site, (name, parameter) in enumerate(list(tokens.parts())[:4]):
         assert name.startswith(micro.sites[site].path)
+        step = torch.randn(16)
         with torch.no_grad():
-            parameter[-1] += 1
+            parameter[-1] += step
         moved = (tokens.encode(prompts).tokens.detach() - before).abs().amax(dim=(0, 2, 3, 4))
         assert moved[site] > 1e-3 and moved[torch.arange(len(moved)) != site].max() == 0
         with torch.no_grad():
-            parameter[-1] -= 1
+            parameter[-1] -= step
         before = tokens.encode(prompts).tokens.detach()
 
 
