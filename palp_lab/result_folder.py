@@ -91,16 +91,17 @@ def axes(cell: Cell) -> dict[str, Scalar]:
 
 
 def overridden(cell: Cell) -> dict[str, Scalar]:
-    """Dotted keys that the command line set (`losses.prompt_alignment.weight`), with the values they have now."""
+    """What the command line set: dotted keys (`losses.prompt_alignment.weight`) with the values they have now, and parts
+    that were replaced (`losses`) with their names."""
     from omegaconf import OmegaConf
 
     job = current()
     found: dict[str, Scalar] = {}
-    for key in job.overrides if job else ():
+    for key, text in (job.overrides if job else {}).items():
         root, _, rest = key.partition(".")
-        if root not in FILED or not rest or rest in UNREAD.get(root, ()):
+        if root not in FILED or rest in UNREAD.get(root, ()):
             continue
-        value = OmegaConf.select(cell.config, key)
+        value = OmegaConf.select(cell.config, key) if rest else text
         if isinstance(value, (str, int, float, bool)):
             found[key] = value
     return found

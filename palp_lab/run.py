@@ -83,10 +83,13 @@ def read_targets(path: Path) -> list[str]:
 
 def run_cell(cell: Cell) -> Result:
     """The result of a cell: from the study's ledger if it is known there, else from its stages, made where missing."""
+    from omegaconf import OmegaConf
+
     from palp_lab.result_folder import RESULT, publish, result_folder
     from palp_lab.study.result import save_result
 
-    ledger = Path(cell.config.ledger) if cell.config.ledger else None
+    told = OmegaConf.select(cell.config, "ledger")
+    ledger = Path(told) if told else None
     if ledger is not None and (known := known_result(ledger, cell.run)) is not None:
         logger.info("%s: known from %s", cell.run[:8], ledger)
         if not (path := result_folder(cell) / RESULT).exists():
