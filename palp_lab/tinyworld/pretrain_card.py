@@ -35,7 +35,7 @@ WHAT = {
         "its pictures."
     ),
     "reader": (
-        "A `ResNetModel` with one linear head per factor; `palp_lab.metrics.reader.ElementReader.from_folder` opens it. "
+        "A `ResNetModel` with one linear head per factor, opened by `palp_lab.metrics.reader.ElementReader`. "
         "Shares no weight with the generator, was trained on other render seeds."
     ),
 }
@@ -62,11 +62,11 @@ def card(name: str, segments: list[dict], scores: dict[str, Any], size: int, par
 
 
 LIMITS = {
-    "tiny": "Knows the tiny world's words only. Small accessories' colours and two-subject scenes are its weakest points.",
+    "tiny": "Knows the tiny world's words only. Small accessories and two-subject scenes are its weakest points.",
     "tiny_small": "Weaker than `tiny` in every row; it is here to compare sizes.",
     "clip": "Reads the tiny world's language only.",
     "identity": "Tells individuals of the tiny world apart, nothing else.",
-    "reader": "Reads the tiny world's factors only; readings of generated pictures are as good as the pictures are sharp.",
+    "reader": "Reads the tiny world's factors only; a reading is as good as the picture is sharp.",
 }
 
 
@@ -90,8 +90,11 @@ def table(name: str, scores: dict[str, Any]) -> list[str]:
     if name in ("tiny", "tiny_small"):
         lines += [
             f"Guidance {found['guidance']:g}, {found['steps']} steps of DDIM, {found['pictures']} pictures of prompts "
-            "never seen in training; the share of prompted elements the reader finds.", "", "| element | found | of |", "|---|---|---|",
-        ]  # fmt: skip
+            "never seen in training; the share of prompted elements the reader finds.",
+            "",
+            "| element | found | of |",
+            "|---|---|---|",
+        ]
         lines += [f"| {kind} | {row['found']:.3f} | {row['n']} |" for kind, row in found["found"].items()]
         lines += ["", f"Autoencoder: {scores['autoencoder']['decibel']:.2f} dB on held-out renders."]
         return lines
