@@ -89,7 +89,9 @@ def train_adapter(
     _check(losses, target)
     captions = read_captions(captions)
     concept = dataset.concept()
-    if any(Role.PRIOR in loss.reads for loss in losses.values()) and prior is None:
+    if not any(Role.PRIOR in loss.reads for loss in losses.values()):
+        prior = None
+    elif prior is None:
         prior = class_pictures(model, concept, dataset, losses, folder)
     if settings.trainer.gradient_checkpointing:
         model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]

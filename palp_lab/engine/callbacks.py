@@ -194,6 +194,11 @@ class Bar(TQDMProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=10)
 
+    @property
+    def total_train_batches(self) -> int:
+        """Micro-batches of the whole run: Lightning itself sees an endless stream."""
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+
     def init_train_tqdm(self) -> Any:
         bar = super().init_train_tqdm()
         bar.set_description("training")

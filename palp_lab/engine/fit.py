@@ -55,7 +55,6 @@ def fit(
         precision="bf16-mixed" if str(how.precision) == "bf16" else "32-true",
         max_epochs=1,
         max_steps=how.max_steps,
-        limit_train_batches=how.max_steps * how.accumulate,
         accumulate_grad_batches=how.accumulate,
         gradient_clip_val=how.gradient_clip or None,
         logger=list(loggers) or False,

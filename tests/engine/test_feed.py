@@ -1,0 +1,87 @@
+"""Data streams: who is drawn when, and that pictures keep their captions, masks and latents."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from palp_lab.engine.feed import Feed
+from palp_lab.engine.settings import Augmentation
+from palp_lab.types import Kind, Role, UserError
+from tests.losses.toy import ToyModel
+
+PICTURES = torch.stack([torch.full((3, 2, 2), 40 * i, dtype=torch.uint8) for i in range(5)])
+MASKS = torch.stack([torch.full((2, 2), i % 2 == 0) for i in range(5)])
+
+
+def feed(batch: int = 4, variants: int = 1, seed: int = 0, **how: float) -> Feed:
+    augmentation = Augmentation(variants, how.get("flip", 0.0), how.get("crop", 1.0))
+    return Feed(Role.SUBJECT, ToyModel(Kind.EPS), PICTURES, ["a {}", "the {}"], batch, augmentation, seed, MASKS)
+
+
+def level(x0: torch.Tensor) -> list[int]:
+    """Which picture a latent came from: the toy's encoder keeps the grey level, with a little noise."""
+    return [round((v + 1) * 127.5 / 40) for v in x0.mean((1, 2, 3)).tolist()]
+
+
+def test_a_draw_is_a_function_of_seed_and_step() -> None:
+    one, two = feed().draw(0, 7, 0, 1), feed().draw(0, 7, 0, 1)
+    assert torch.equal(one.x0, two.x0)
+    assert torch.equal(one.noise, two.noise)
+    assert torch.equal(one.t, two.t)
+    assert one.sentences == two.sentences
+    other = feed().draw(0, 8, 0, 1)
+    assert not torch.equal(one.noise, other.noise)
+
+
+@pytest.mark.parametrize("variants", [0, 1, 3])
+def test_latents_keep_their_masks(variants: int) -> None:
+    """Even pictures are all subject, odd ones not at all."""
+    stream = feed(batch=16, variants=variants, flip=0.5, crop=0.9)
+    stream.mean = stream.mean if variants else None
+    for step in range(3):
+        drawn = stream.draw(0, step, 0, 1)
+        for which, mask in zip(level(drawn.x0 - 0), drawn.mask, strict=True):
+            assert mask.mean() == (which % 2 == 0)
+
+
+def test_every_picture_is_seen_equally_often() -> None:
+    stream = feed(batch=4)
+    seen = torch.cat([stream._photos(0, step) for step in range(10)])
+    assert set(Counter(seen.tolist()).values()) == {8}
+    assert seen[:5].tolist() != seen[5:10].tolist(), "each round has an order of its own"
+
+
+@pytest.mark.parametrize("micros", [2, 4])
+def test_micro_batches_are_rows_of_the_batch(micros: int) -> None:
+    stream = feed(batch=8)
+    whole, parts = stream.draw(0, 3, 0, 1), [stream.draw(0, 3, m, micros) for m in range(micros)]
+    assert torch.equal(whole.x0, torch.cat([part.x0 for part in parts]))
+    assert torch.equal(whole.noise, torch.cat([part.noise for part in parts]))
+    assert torch.equal(whole.t, torch.cat([part.t for part in parts]))
+    assert whole.sentences == sum((part.sentences for part in parts), ())
+
+
+def test_roles_have_streams_of_their_own() -> None:
+    model, plain = ToyModel(Kind.EPS), Augmentation(1)
+    subject = Feed(Role.SUBJECT, model, PICTURES, ["a {}"], 4, plain, 0).draw(0, 0, 0, 1)
+    prior = Feed(Role.PRIOR, model, PICTURES, ["a {}"], 4, plain, 0).draw(0, 0, 0, 1)
+    assert not torch.equal(subject.noise, prior.noise)
+
+
+def test_the_posterior_is_sampled_anew() -> None:
+    stream = feed(batch=5)
+    one, two = (stream.draw(0, step, 0, 1) for step in (0, 1))
+    a = one.x0[torch.tensor(level(one.x0)).argsort()]
+    b = two.x0[torch.tensor(level(two.x0)).argsort()]
+    assert not torch.equal(a, b)
+    assert (a - b).abs().max() < 1.0
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    with pytest.raises(UserError, match="no pictures"):
+        Feed(Role.SUBJECT, ToyModel(Kind.EPS), PICTURES[:0], ["a {}"], 4, Augmentation(), 0)
+    with pytest.raises(UserError, match="captions"):
+        Feed(Role.SUBJECT, ToyModel(Kind.EPS), PICTURES, [], 4, Augmentation(), 0)

@@ -1,0 +1,151 @@
+"""Stopping and going on: bit for bit, with whatever is configured."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from palp_lab.adapter import read_adapter
+from palp_lab.engine import callbacks
+from palp_lab.losses.prompt_alignment import PromptAlignment
+from palp_lab.losses.reconstruction import Reconstruction
+from palp_lab.types import UserError
+from tests.engine.test_personalizer import same
+
+
+class Killed(Exception):
+    """Stands for a process that ends between two steps."""
+
+
+def losses() -> dict[str, Any]:
+    return {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment(weight=0.1, noise="fresh")}
+
+
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = callbacks.StepLog.on_train_batch_end
+
+    def end(self: Any, trainer: Any, *rest: Any) -> None:
+        real(self, trainer, *rest)
+        if trainer.global_step == step:
+            raise Killed
+
+    monkeypatch.setattr(callbacks.StepLog, "on_train_batch_end", end)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"accumulate": 2},
+        {"ema": 0.9},
+        {"given": {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]}},
+        {"variants": 0},
+        {"precision": "bf16"},
+    ],
+    ids=["plain", "accumulated", "averaged", "staged", "fresh encodings", "bf16"],
+)
+@pytest.mark.parametrize("step", [3, 5])
+def test_resumed_is_bit_for_bit_uninterrupted(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], step: int
+) -> None:
+    whole = train(losses(), max_steps=7, **how)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(step, patch)
+        train(losses(), max_steps=7, folder=tmp_path / "cut", **how)
+    resumed = train(losses(), max_steps=7, folder=tmp_path / "cut", **how)
+    assert same(whole, resumed)
+    with whole.log.open() as one, resumed.log.open() as two:
+        assert list(csv.reader(one)) == list(csv.reader(two))
+
+
+def test_a_finished_run_is_not_trained_again(train: Any, tmp_path: Path) -> None:
+    first = train(losses(), folder=tmp_path / "run")
+    stamp = first.last.stat().st_mtime_ns
+    again = train(losses(), folder=tmp_path / "run")
+    assert again.last.stat().st_mtime_ns == stamp
+    assert again.cost["trainable_parameters"] == first.cost["trainable_parameters"]
+
+
+def test_a_run_may_grow(train: Any, tmp_path: Path) -> None:
+    train(losses(), folder=tmp_path / "run", max_steps=4)
+    assert same(train(losses(), folder=tmp_path / "run", max_steps=7), train(losses(), max_steps=7))
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.02}, {"batch_size": 8}, {"given": {"seed": 5}}, {"ema": 0.5}])
+def test_a_checkpoint_of_another_run_is_refused(train: Any, tmp_path: Path, change: dict[str, Any]) -> None:
+    train(losses(), folder=tmp_path / "run")
+    with pytest.raises(UserError, match=r"last\.ckpt: belongs to a run with other settings"):
+        train(losses(), folder=tmp_path / "run", **change)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half"])
+def test_a_broken_checkpoint_is_named(train: Any, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run/scratch").mkdir(parents=True)
+    (tmp_path / "run/scratch/last.ckpt").write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.ckpt: not a checkpoint that can be continued .*; delete it"):
+        train(folder=tmp_path / "run")
+
+
+def test_a_failing_disk_leaves_the_last_checkpoint(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lightning
+
+    real = lightning.Trainer.save_checkpoint
+
+    def full(self: Any, path: Path, *rest: Any) -> None:
+        if self.global_step == 4:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, os.strerror(28))
+        real(self, path, *rest)
+
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(losses(), folder=tmp_path / "run")
+    assert torch.load(tmp_path / "run/scratch/last.ckpt", weights_only=True)["global_step"] == 2
+    monkeypatch.undo()
+    assert same(train(losses(), folder=tmp_path / "run"), train(losses()))
+
+
+@pytest.mark.slow
+def test_kill_minus_nine(tmp_path: Path) -> None:
+    """A process that is killed in the middle of a step, then the same command again."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from palp_lab.engine.settings import *\n"
+        "from palp_lab.losses.reconstruction import Reconstruction\n"
+        "from palp_lab.train import train_adapter\n"
+        "from palp_lab.types import Kind\n"
+        "from tests.losses.toy import *\n"
+        "class Dying(Reconstruction):\n"
+        "    def __call__(self, ctx):\n"
+        "        if ctx.step == int(sys.argv[2]):\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "        return super().__call__(ctx)\n"
+        "train_adapter(ToyModel(Kind.V), ToyDataset(), ToyTokens(), ToyEdits(), {'reconstruction': Dying()},\n"
+        "    captions=['a {}'], folder=Path(sys.argv[1]),\n"
+        "    settings=RunSettings(TrainerSettings(max_steps=9, batch_size=2, save_every=2),\n"
+        "    log=LogSettings(1, 0, False)))\n"
+    )
+    root = Path(__file__).parents[2]
+
+    def run(folder: str, dies: int) -> int:
+        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, script, tmp_path / folder, str(dies)], env=environment, cwd=root
+        ).returncode
+
+    assert run("whole", -1) == 0
+    assert run("killed", 5) == -9
+    assert run("killed", 8) == -9
+    assert run("killed", -1) == 0
+    one = read_adapter(tmp_path / "whole/adapters/step_000009.safetensors")[0]
+    two = read_adapter(tmp_path / "killed/adapters/step_000009.safetensors")[0]
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,0 +1,37 @@
+"""Which parts train when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from palp_lab.adapter import read_adapter
+from palp_lab.engine.stages import Stage, Stages
+from palp_lab.types import Kind, UserError
+from tests.losses.toy import toy_adapter
+
+
+def test_a_stage_lasts_until_its_step() -> None:
+    stages = Stages([{"trains": "tokens", "until": 3}, {"trains": ["edits"], "until": 5}, {}])
+    assert [stages.at(step).trains for step in (0, 2, 3, 4, 5, 99)] == [
+        ("tokens",), ("tokens",), ("edits",), ("edits",), ("tokens", "edits"), ("tokens", "edits"),
+    ]  # fmt: skip
+    assert Stages().at(0) == Stage()
+
+
+@pytest.mark.parametrize("rows", [[{"trains": "words"}], [{"trains": "tokens"}, {}], [{"until": 5}, {"until": 3}, {}]])
+def test_wrong_rows_are_named(rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(UserError, match="stages"):
+        Stages(rows)
+
+
+def test_frozen_parts_do_not_move_by_a_bit(train: Any) -> None:
+    outcome = train(given={"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}], "steps": [3]})
+    middle, last = (read_adapter(outcome.adapters[step])[0] for step in (3, 6))
+    start = dict(toy_adapter(Kind.V, moved=False).parts())
+    assert torch.equal(middle["edits.up"], start["edits.up"])
+    assert not torch.equal(middle["tokens.vector"], start["tokens.vector"])
+    assert torch.equal(middle["tokens.vector"], last["tokens.vector"])
+    assert not torch.equal(middle["edits.up"], last["edits.up"])
