@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from textwrap import fill
 
@@ -61,17 +62,29 @@ EXAMPLES = {
     ),
 }
 
-HIDDEN = {"hydra"}
+AUTOMATIC = {"hydra", "tuning"}
+"""Groups nobody chooses from by hand: Hydra's own, and what follows from model and method."""
+
+WIDTH = 116
 
 
 def groups(folder: Path) -> dict[str, list[str]]:
     """Every group of a configuration folder and its choices."""
     found = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in HIDDEN):
+    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
         choices = sorted(f.stem for f in path.glob("*.yaml"))
-        if choices:
+        if choices and path.name != "hydra":
             found[path.name] = choices
     return found
+
+
+def defaults(folder: Path, verb: str) -> dict[str, str]:
+    """The choice each group has where the command line makes none."""
+    chosen: dict[str, str] = {}
+    for path in (folder / "base.yaml", folder / f"{verb}.yaml"):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        chosen.update(re.findall(r"^ +- (?:optional )?(\w+): \[?(\w+)", text, re.MULTILINE))
+    return chosen
 
 
 def overview() -> str:
@@ -89,12 +102,16 @@ def overview() -> str:
 def of_verb(verb: str) -> str:
     """The page of `palp-lab <verb> --help`."""
     folder = conf_folder()
-    lines = [f"palp-lab {verb} [group=choice] [key=value] ...     {VERBS[verb]}", "", "groups and their choices"]
+    chosen = defaults(folder, verb)
+    lines = [f"palp-lab {verb} [group=choice] [key=value] ...     {VERBS[verb]}", ""]
+    lines.append("groups and their choices (* unless you say otherwise)")
     for group, choices in groups(folder).items():
-        text = fill(", ".join(choices), 100, initial_indent=f"  {group:<12}", subsequent_indent=" " * 14)
-        lines.append(text)
-    own = _commented_keys(folder / f"{verb}.yaml") + _commented_keys(folder / "base.yaml")
-    lines += ["", "keys", *(f"  {key:<28}{says}" for key, says in own)]
+        if group in chosen and group not in AUTOMATIC:
+            words = ", ".join(f"{choice}*" if choice == chosen[group] else choice for choice in choices)
+            lines.append(_row(group, words, 12))
+    lines += ["", "keys"]
+    for path in (folder / f"{verb}.yaml", folder / "base.yaml"):
+        lines += [_row(key, says, 28) for key, says in _commented_keys(path)]
     lines += ["", "examples", *(f"  {line}" for line in EXAMPLES[verb])]
     lines += [
         "",
@@ -103,12 +120,18 @@ def of_verb(verb: str) -> str:
     return "\n".join(lines)
 
 
+def _row(name: str, says: str, column: int) -> str:
+    return fill(says, WIDTH, initial_indent=f"  {name:<{column}}", subsequent_indent=" " * (column + 2))
+
+
 def _commented_keys(path: Path) -> list[tuple[str, str]]:
-    """The top-level keys of a file with the comment beside them: the file documents itself."""
-    found = []
+    """The top-level keys of a file with the comments beside and right below them: the file documents itself."""
+    found: list[tuple[str, str]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         key, comment = line.partition(":")[0], line.partition("#")[2].strip()
         if line[:1].isalpha() and comment:
             value = line.partition(":")[2].partition("#")[0].strip()
             found.append((f"{key}={value}" if value and "$" not in value else key, comment))
+        elif found and line[:1] == " " and line.strip()[:1] == "#":
+            found[-1] = (found[-1][0], f"{found[-1][1]} {comment}")
     return found

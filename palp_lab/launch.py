@@ -38,6 +38,8 @@ def launch(verb: str, arguments: list[str]) -> int:
     """Composes and runs a verb as Hydra does, with `arguments` after it. Returns the exit status."""
     import hydra
 
+    from palp_lab.verdict import finish
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would have printed
     task = functools.partial(job, verb)
     task.__module__ = __name__  # type: ignore[attr-defined]
@@ -50,18 +52,18 @@ def launch(verb: str, arguments: list[str]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        return complain("stopped; the same command goes on from the last checkpoint", 130)
+        complain("stopped; the same command goes on from the last checkpoint", 130)
+        finish()
+        return 130
     except UserError as error:
         return complain(str(error), 2)
     except Exception as error:
         line = explain(error, verb, arguments)
         if line is not None:
             return complain(line, 2)
-        from palp_lab.verdict import name_failures
-
         folder = Path(os.environ.get("PALP_LAB_OUTPUT", "outputs")) / "logs"
         complain(f"{_summary(error)} (traceback: {keep_traceback(folder)})", 1)
-        name_failures()
+        finish()
         return 1
     finally:
         sys.argv = before

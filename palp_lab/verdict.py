@@ -16,8 +16,8 @@ from palp_lab.launch import STATUS, complain, keep_traceback
 from palp_lab.study.sweeps import cells_of
 from palp_lab.types import UserError
 
-_sweeps: list[Path] = []
-"""The folder of the sweep this process drives, from its start to its verdict."""
+_sweeps: list[Any] = []
+"""The configuration of the sweep this process drives, from its start to its verdict."""
 
 
 class NameFailures(Callback):
@@ -25,14 +25,19 @@ class NameFailures(Callback):
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Remembers the sweep: Hydra 1.3 does not call `on_multirun_end` where a launcher loses a worker."""
-        _sweeps[:] = [Path(config.hydra.sweep.dir)]
+        _sweeps[:] = [config]
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Lets the verb close the sweep with what was finished, then raises SystemExit(1) where a job failed. Hydra
-        swallows exceptions of callbacks, but not this one."""
-        status = close_sweep(config)
-        if name_failures() or status:
-            raise SystemExit(status or 1)
+        """Raises SystemExit(1) where a job failed. Hydra swallows exceptions of callbacks, but not this one."""
+        if status := finish():
+            raise SystemExit(status)
+
+
+def finish() -> int:
+    """Ends the sweep that was started, if any: lets the verb close it with what was finished, and names what failed.
+    Returns the exit status."""
+    sweeps, _sweeps[:] = list(_sweeps), []
+    return max((max(close_sweep(config), name_failures(Path(config.hydra.sweep.dir))) for config in sweeps), default=0)
 
 
 def close_sweep(config: Any) -> int:
@@ -53,19 +58,13 @@ def close_sweep(config: Any) -> int:
     return 0
 
 
-def name_failures() -> int:
-    """Prints the failed and lost jobs of the sweep that was started, if any, and returns their number."""
-    folders, _sweeps[:] = list(_sweeps), []
-    wrong, jobs = failures(folders[0]) if folders else ([], 0)
+def name_failures(sweep: Path) -> int:
+    """Prints the failed and lost jobs of a sweep's folder. Returns the exit status: 1 where there are any."""
+    wrong, jobs = failures(sweep)
     if wrong:
-        print(
-            f"palp-lab: {len(wrong)} of {jobs} cells failed (under {folders[0]}):",
-            *wrong,
-            sep="\n  ",
-            file=sys.stderr,
-            flush=True,
-        )
-    return len(wrong)
+        lines = [f"palp-lab: {len(wrong)} of {jobs} cells failed (under {sweep}):", *wrong]
+        print(*lines, sep="\n  ", file=sys.stderr, flush=True)
+    return int(bool(wrong))
 
 
 def failures(sweep: Path) -> tuple[list[str], int]:

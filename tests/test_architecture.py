@@ -42,7 +42,7 @@ DOORS = {
     "diffusers": ["model/*", "tinyworld/pretrain*", "pretrain.py"],
     "transformers": ["model/*", "metrics/embedders.py", "metrics/reader.py", "tinyworld/pretrain*", "pretrain.py"],
     "lightning": ["engine/*"],
-    "wandb": ["study/sinks.py"],
+    "wandb": ["study/sinks.py", "study/tracking.py"],
     "peft": ["edits/*", "model/*"],
     "hydra": [
         "build.py", "cli_errors.py", "composition.py", "launch.py", "schema.py", "verdict.py",
