@@ -43,11 +43,10 @@ def score(config: DictConfig) -> None:
 
     if config.images is None:
         from palp_lab.cell import Cell
-        from palp_lab.result_folder import RESULT, result_folder
-        from palp_lab.run import run_cell
+        from palp_lab.result_folder import RESULT, publish, result_folder
 
         cell = Cell(config)
-        run_cell(cell)
+        publish(cell, cell.train())
         print(result_folder(cell) / RESULT)
         return
     from palp_lab.other_tools import score_folder

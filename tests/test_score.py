@@ -62,7 +62,7 @@ def measuring(clip_path: Path, resnet_path: Path) -> Protocol:  # noqa: F811
             "text_alignment": TextAlignment(), "image_alignment": ImageAlignment(), "elements": ElementsFound(),
             "identity_held_out": IdentityHeldOut(), "identity_oracle": IdentityOracle(), "copy": Copy(),
             "diversity": Diversity(), "saturation": Saturation(), "class_collapse": ClassCollapse(),
-            "drift_with_class_word": Drift(True), "drift_without_class_word": Drift(False, name="drift_without_class_word"),
+            "drift_with_class_word": Drift(True), "drift_without_class_word": Drift(False),
         },
         reader=PromptReader(BrightnessReader(), parse),
     )  # fmt: skip
@@ -175,7 +175,7 @@ def test_every_bound_is_measured_under_every_sentence(measuring: Protocol) -> No
     assert set(found) == {(name, s) for name in names for s in SENTENCES}
     copies = found["training_photos", SENTENCES[0]].metrics
     assert copies["copy"].value == pytest.approx(1)
-    assert copies["image_alignment"].value > found["held_out_photos", SENTENCES[0]].metrics["image_alignment"].value
+    assert found["held_out_photos", SENTENCES[0]].metrics["copy"].value < 1
     assert found["held_out_photos", SENTENCES[0]].metrics["identity_held_out"].value is None, "not with themselves"
     ceiling = found["true_renders", SENTENCES[0]]
     assert ceiling.metrics["identity_oracle"].value < 1, "renders are compared with other renders"

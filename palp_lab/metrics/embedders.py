@@ -180,6 +180,9 @@ def _frozen(kind: Any, folder: Path, device: str | torch.device) -> Any:
 
 
 def _load(kind: Any, folder: Path, **options: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     try:
         return kind.from_pretrained(str(folder), local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

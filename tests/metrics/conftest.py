@@ -77,7 +77,7 @@ def noise_pictures(count: int, seed: int = 0, size: tuple[int, int] = (32, 32)) 
 class BrightnessReader:
     """Reads a place off the brightness and a hat off the red: enough to prove what is done with a reading."""
 
-    labels: Mapping[str, Sequence[str]] = {  # noqa: RUF012
+    labels: Mapping[str, Sequence[str]] = {
         "style": ["photo", "sketch"], "place": ["plain", "snow", "night"], "class_": ["none", "cat", "dog"],
         "second_class": ["none", "cat", "dog"], "relation": ["none", "next to"], "hat": ["none", "red", "blue"],
     }  # fmt: skip

@@ -39,7 +39,7 @@ def test_a_long_prompt_is_cut_with_the_end_of_text_kept(clip_path: Path) -> None
     clip, model = ClipEmbedder(clip_path), CLIPModel.from_pretrained(clip_path)
     words = CLIPTokenizer.from_pretrained(clip_path)
     prompt = "a red cat in the snow " * 20
-    ids = words(prompt)["input_ids"][: LENGTH - 1] + [words.eos_token_id]
+    ids = [*words(prompt)["input_ids"][: LENGTH - 1], words.eos_token_id]
     with torch.no_grad():
         expected = model.get_text_features(input_ids=torch.tensor([ids])).pooler_output
     torch.testing.assert_close(clip.texts([prompt]), expected, atol=1e-5, rtol=1e-4)

@@ -25,8 +25,9 @@ def measuring(clip_path: Path, resnet_path: Path) -> Protocol:
         "test", 1,
         embedders={"clip": ClipEmbedder(clip_path), "identity": VisionEmbedder(resnet_path)},
         metrics={
-            "text_alignment": TextAlignment(), "identity": ImageAlignment(space="identity"), "elements": ElementsFound(),
-            "identity_oracle": IdentityOracle(), "drift_with_class_word": Drift(), "left_out": None,
+            "text_alignment": TextAlignment(), "identity": ImageAlignment(space="identity"),
+            "elements": ElementsFound(), "identity_oracle": IdentityOracle(),
+            "drift_with_class_word": Drift(), "left_out": None,
         },
         reader=PromptReader(BrightnessReader(), parse),
     )  # fmt: skip
@@ -97,3 +98,34 @@ def test_bounds_are_those_of_results() -> None:
     from palp_lab.metrics.protocols import BOUNDS as OURS
 
     assert OURS == BOUNDS
+
+
+def test_the_shipped_protocol_is_another_yaml_and_folders(clip_path: Path, resnet_path: Path, tmp_path: Path) -> None:
+    """conf/metrics/tiny.yaml on random networks: every metric it names measures something."""
+    from transformers import ResNetConfig
+
+    from palp_lab.build import build
+    from palp_lab.composition import compose
+    from palp_lab.metrics.reader import ElementReader
+    from palp_lab.tinyworld.oracle import LABELS
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")
+    ElementReader(LABELS, config).save(tmp_path / "reader")
+    node = compose(
+        "run", "metrics=tiny", "device=cpu", f"metrics.embedders.clip.path={clip_path}",
+        f"metrics.embedders.identity.path={resnet_path}", f"metrics.reader.network.path={tmp_path / 'reader'}",
+    ).metrics  # fmt: skip
+    tiny = build(node, "metrics")
+    images, sentence = noise_pictures(3), "a sketch of a {} wearing a red hat next to a robot in the snow"
+    references = References(noise_pictures(2, seed=7), noise_pictures(2, seed=8), {sentence: noise_pictures(2, seed=9)})
+    scores = tiny.measure(images, sentence, "cat", references)
+    scores |= tiny.measure(images, "a cat", "cat", references, subject="drift", twins=images, class_word=True)
+    scores |= {
+        "drift_without_class_word": tiny.measure(
+            images, "a dog", "cat", references, subject="drift", twins=images
+        )["drift_without_class_word"]
+    }  # fmt: skip
+    assert set(scores) == set(tiny.metrics)
+    assert all(score.value is not None for score in scores.values())
+    assert (tiny.name, tiny.version) == ("tiny", "1")
+    assert set(tiny.hashes()) == {"clip", "identity", "reader", "settings"}

@@ -177,7 +177,8 @@ def same_everywhere(images: Tensor) -> Evidence:
     return Evidence(
         images=images, text="x", see=see, read=lambda space, prompts: see(space, images[:1]).expand(len(prompts), -1),
         photos=images, held_out=images, true_renders=images, twins=images, class_word=True,
-        wanted=(Element("style", "style", frozenset({"sketch"})),), found=torch.ones((len(images), 1), dtype=torch.bool),
+        wanted=(Element("style", "style", frozenset({"sketch"})),),
+        found=torch.ones((len(images), 1), dtype=torch.bool),
     )  # fmt: skip
 
 

@@ -1,0 +1,81 @@
+"""The verbs generate and score on a laboratory of random networks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from palp_lab.generate import generate
+from palp_lab.pictures import png_bytes, read_pictures
+from palp_lab.score import score
+from palp_lab.study.result import load_result
+from tests.metrics.conftest import noise_pictures
+from tests.micro_lab import MicroLab, micro_lab  # noqa: F401
+
+
+def test_generate_from_this_configuration_and_from_saved_adapters(
+    micro_lab: MicroLab,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    overrides = ("method=ti_db", f"output={tmp_path}", "generate.seeds=1", "trainer.max_steps=1")
+    generate(compose_verb(micro_lab, "generate", *overrides))
+    folder = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    trained = read_pictures(folder)
+    assert len(trained) == 3, "two sentences and a drift prompt"
+    (adapter,) = tmp_path.glob("store/train/*/adapters/step_000001.safetensors")
+    again = shutil.copy(adapter, tmp_path / "mine.safetensors")
+    generate(compose_verb(micro_lab, "generate", *overrides, f"adapters=[{adapter},{again}]"))
+    one, two = (read_pictures(Path(line)) for line in capsys.readouterr().out.strip().splitlines()[-2:])
+    assert [p.sentence for p in one] == [p.sentence for p in two]
+    same = {p.sentence: p.image for p in trained}
+    assert len(one) == 2
+    assert all(int((p.image.int() - same[p.sentence].int()).abs().max()) <= 1 for p in one)
+    assert one[0].knobs["adapter"] == two[0].knobs["adapter"], "the adapter's own hash, not its file's place"
+
+
+def test_score_of_this_configuration_is_its_cells_result(
+    micro_lab: MicroLab,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    overrides = ("method=ti_db", f"output={tmp_path}", "generate.seeds=2", "trainer.max_steps=1")
+    score(compose_verb(micro_lab, "score", *overrides))
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    result = load_result(path)
+    assert {r.step for r in result.records} == {1}
+    assert sorted(str(r.prompt_group) for r in result.records) == ["drift", "same_style", "style"]
+    assert {b.name for b in result.bounds} == {
+        "class_word", "described", "held_out_photos", "training_photos", "true_renders",
+    }  # fmt: skip
+    pictures = [path.parent / image for r in (*result.records, *result.bounds) for image in r.images]
+    assert pictures
+    assert all(p.is_file() for p in pictures)
+
+
+def test_score_of_any_tools_pictures_lies_beside_them(
+    micro_lab: MicroLab,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for i, image in enumerate(noise_pictures(2)):
+        (tmp_path / f"{i}.png").write_bytes(png_bytes(image))
+    (tmp_path / "prompts.json").write_text(json.dumps({"0": "a sketch of a cat", "1": "a sketch of a cat"}))
+    score(compose_verb(micro_lab, "score", f"images={tmp_path}", "labels.dataset=tiny", "labels.model=sd15"))
+    path = Path(capsys.readouterr().out.strip())
+    assert path == tmp_path / "result.json"
+    result = load_result(path)
+    assert result.axes["method"] == tmp_path.name, "the recipe in the configuration did not make these pictures"
+    assert result.records[0].prompt == "a sketch of a {}"
+    assert result.records[0].metrics["text_alignment"].n == 2
+
+
+def compose_verb(lab: MicroLab, verb: str, *overrides: str):  # type: ignore[no-untyped-def]
+    from palp_lab.composition import compose
+
+    """A verb's configuration; the report is the main job's alone."""
+    own = [o for o in lab.overrides if not o.startswith("report.")]
+    return compose(verb, *own, *overrides, config_dir=lab.conf)
