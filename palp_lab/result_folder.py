@@ -91,7 +91,7 @@ def axes(cell: Cell) -> dict[str, Scalar]:
 
 
 def overridden(cell: Cell) -> dict[str, Scalar]:
-    """What the command line set: dotted keys (`losses.prompt_alignment.weight`) with the values they have now, and parts
+    """What the command line set: dotted keys (`losses.prompt_alignment.weight`) with their values now, and parts
     that were replaced (`losses`) with their names."""
     from omegaconf import OmegaConf
 
