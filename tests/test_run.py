@@ -1,0 +1,225 @@
+"""One cell from configuration to result: what is made, what is shared, what is never made twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palp_lab import keys
+from palp_lab.cell import Cell
+from palp_lab.result_folder import RESULT, result_folder
+from palp_lab.run import objectives, run
+from palp_lab.study.result import load_result
+from palp_lab.types import UserError
+from tests.micro_lab import MicroLab
+
+TARGET = "target='a sketch of a {} in the snow'"
+OTHER = "target='a photo of a {} wearing a red hat at night'"
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One output folder for this module: what a test made, later tests find."""
+    return tmp_path_factory.mktemp("output")
+
+
+def stages(output: Path) -> dict[str, set[str]]:
+    """The finished stages of a store by kind."""
+    return {kind.name: {path.name for path in kind.iterdir()} for kind in (output / "store").iterdir()}
+
+
+def cell_of(lab: MicroLab, output: Path, *overrides: str) -> Cell:
+    return Cell(lab.compose(f"output={output}", *overrides))
+
+
+def ran(lab: MicroLab, output: Path, *overrides: str) -> Path:
+    config = lab.compose(f"output={output}", *overrides)
+    run(config)
+    return result_folder(Cell(config))
+
+
+def test_a_cell_leaves_what_it_promises(micro_lab: MicroLab, output: Path) -> None:
+    folder = ran(micro_lab, output, "method=ti_db", "checkpoints=[2]")
+    result = load_result(folder / RESULT)
+    assert {record.step for record in result.records} == {2, 4}
+    assert {bound.name for bound in result.bounds} >= {"class_word", "described", "true_renders", "training_photos"}
+    for record in result.records:
+        assert all((folder / image).is_file() for image in record.images)
+        assert len(record.images) == len(record.picture_seeds) == 2
+    assert all((folder / image).is_file() for bound in result.bounds for image in bound.images)
+    for name in ("adapter/adapter.safetensors", "adapter/step_000002.safetensors", "config.yaml", "log.csv"):
+        assert (folder / name).is_file()
+    assert json.loads((folder / "strip" / "strip.json").read_text())["pictures"]["ti_db"].keys() == {"2", "4"}
+    assert result.axes["method"] == "ti_db" and result.axes["concept"].startswith("cat")
+    assert result.cost.trainable_parameters and result.cost.adapter_bytes and result.cost.seconds
+    assert str(output) not in (folder / RESULT).read_text(), "a result that is shared names no folder of this machine"
+    assert next(record.prompt for record in result.records if record.step == 4) == "a sketch of a {} in the snow"
+
+
+def test_again_nothing_is_made(micro_lab: MicroLab, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ran(micro_lab, output, "method=ti_db", "checkpoints=[2]")
+    before, text = stages(output), (folder / RESULT).read_text()
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("made again")
+
+    for name in ("train_stage", "generate_pictures", "score_records", "score_bounds", "strip_images"):
+        monkeypatch.setattr(f"palp_lab.cell.{name}", refuse)
+    values = run(micro_lab.compose(f"output={output}", "method=ti_db", "checkpoints=[2]"))
+    assert stages(output) == before
+    assert (folder / RESULT).read_text() == text
+    assert values == objectives(load_result(folder / RESULT))
+    assert all(math.isfinite(value) for value in values)
+
+
+def test_a_deleted_result_folder_is_made_from_the_store(micro_lab: MicroLab, output: Path) -> None:
+    import shutil
+
+    folder = ran(micro_lab, output, "method=ti_db", "checkpoints=[2]")
+    text, before = (folder / RESULT).read_text(), stages(output)
+    shutil.rmtree(folder)
+    assert ran(micro_lab, output, "method=ti_db", "checkpoints=[2]") == folder
+    assert (folder / RESULT).read_text() == text
+    assert stages(output) == before
+
+
+def test_a_method_without_target_is_trained_once_for_all(micro_lab: MicroLab, output: Path) -> None:
+    cells = [cell_of(micro_lab, output, "method=ti_db", target) for target in (TARGET, OTHER)]
+    assert cells[0].stage_key("train") == cells[1].stage_key("train")
+    assert cells[0].run == cells[1].run
+    aligned = [cell_of(micro_lab, output, "method=palp", target) for target in (TARGET, OTHER)]
+    assert aligned[0].stage_key("train") != aligned[1].stage_key("train")
+    assert cell_of(micro_lab, output, "method=palp_control", TARGET).target is None
+
+
+def test_captions_that_are_the_target_are_a_target(micro_lab: MicroLab, output: Path) -> None:
+    cells = [
+        cell_of(micro_lab, output, "method=target_as_caption", "captions=['${target}']", target)
+        for target in (TARGET, OTHER)
+    ]
+    assert cells[0].target == "a sketch of a {} in the snow"
+    assert cells[0].stage_key("train") != cells[1].stage_key("train")
+
+
+def test_own_target_is_marked_and_others_are_measured(micro_lab: MicroLab, output: Path) -> None:
+    result = load_result(ran(micro_lab, output, "method=palp", TARGET) / RESULT)
+    concept = [record for record in result.records if record.prompt_group != "drift"]
+    assert [record.own_target for record in concept] == [True, False]
+    assert {record.target for record in result.records} == {"a sketch of a {} in the snow"}
+
+
+def test_more_pictures_do_not_retrain_and_other_metrics_do_not_redraw(micro_lab: MicroLab, output: Path) -> None:
+    ran(micro_lab, output, "method=ti_db", "checkpoints=[2]")
+    before = stages(output)
+    ran(micro_lab, output, "method=ti_db", "checkpoints=[2]", "generate.seeds=1")
+    after = stages(output)
+    assert after["train"] == before["train"]
+    assert len(after["pictures"]) > len(before["pictures"])
+    ran(micro_lab, output, "method=ti_db", "checkpoints=[2]", "metrics.version=2")
+    last = stages(output)
+    assert (last["train"], last["pictures"]) == (after["train"], after["pictures"])
+    assert len(last["scores"]) == len(after["scores"]) + 2
+
+
+def test_cells_of_a_concept_share_base_pictures_and_bounds(micro_lab: MicroLab, output: Path) -> None:
+    one, two = (cell_of(micro_lab, output, "method=ti_db", f"seed={seed}") for seed in (0, 1))
+    assert one.run != two.run
+    assert one.stage_key("pictures", "class_word") == two.stage_key("pictures", "class_word")
+    assert one.stage_key("bounds") == two.stage_key("bounds")
+    assert one.stage_key("pictures", 4) != two.stage_key("pictures", 4)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["log.every=7", "trainer.save_every=3", "study_name=x", "labels.method=x", "logger=wandb", "generate.batch_size=1"],
+)
+def test_what_does_not_change_an_adapter_is_not_in_its_key(micro_lab: MicroLab, tmp_path: Path, override: str) -> None:
+    plain = cell_of(micro_lab, tmp_path / "a", "method=ti_db")
+    other = cell_of(micro_lab, tmp_path / "b", "method=ti_db", override)
+    assert plain.stage_key("train") == other.stage_key("train")
+    assert plain.run == other.run
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1", "optimizer.lr=0.5", "dataset.seed=5", "dataset.shots=3", "edits.rank=1", "checkpoints=[1]"]
+)
+def test_what_changes_an_adapter_is(micro_lab: MicroLab, tmp_path: Path, override: str) -> None:
+    plain, other = (cell_of(micro_lab, tmp_path, "method=ti_db", *more) for more in ((), (override,)))
+    assert plain.stage_key("train") != other.stage_key("train")
+    assert plain.run != other.run
+
+
+def test_the_machine_is_in_the_keys_of_stages_and_not_in_the_hash(micro_lab: MicroLab, tmp_path: Path) -> None:
+    one, two = (cell_of(micro_lab, tmp_path, "method=ti_db", f"threads={threads}") for threads in (1, 2))
+    assert one.run == two.run
+    assert one.stage_key("train") != two.stage_key("train")
+
+
+def test_every_key_of_the_configuration_is_some_stages(micro_lab: MicroLab) -> None:
+    known = frozenset().union(*keys.READ_BY.values())
+    assert set(micro_lab.compose()) == known, "say in palp_lab/keys.py which stage reads a new key"
+
+
+def test_a_key_nobody_listed_counts_as_the_trainings() -> None:
+    assert keys.read_by("train", {"seed": 0, "something_new": 1}) == {"seed": 0, "something_new": 1}
+
+
+def test_the_ledger_spares_a_known_cell(micro_lab: MicroLab, output: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "experiments" / "results.jsonl"
+    config = micro_lab.compose(f"output={output}", "method=ti_db", "checkpoints=[2]", f"ledger={ledger}")
+    values = run(config)
+    assert len(ledger.read_text().splitlines()) == 1
+    fresh = micro_lab.compose(f"output={tmp_path / 'elsewhere'}", "method=ti_db", "checkpoints=[2]", f"ledger={ledger}")
+    assert run(fresh) == pytest.approx(values, abs=1e-5)
+    assert not (tmp_path / "elsewhere" / "store").exists(), "a cell the ledger knows is not made"
+    assert load_result(result_folder(Cell(fresh)) / RESULT).run == Cell(config).run
+    assert len(ledger.read_text().splitlines()) == 1
+
+
+def test_targets_from_a_file(micro_lab: MicroLab, output: Path, tmp_path: Path) -> None:
+    path = tmp_path / "targets.txt"
+    path.write_text("# two\na sketch of a {} in the snow\n\na photo of a {} wearing a red hat at night\n")
+    before = stages(output)["train"]
+    run(micro_lab.compose(f"output={output}", "method=palp", f"targets_file={path}", "seed=7"))
+    assert len(stages(output)["train"] - before) == 2
+    path.write_text("a sketch in the snow\n")
+    with pytest.raises(UserError, match=r"targets\.txt, line 1: .* needs exactly one {}"):
+        run(micro_lab.compose(f"output={output}", "method=palp", f"targets_file={path}"))
+
+
+def test_a_dry_run_lists_and_makes_nothing(
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = micro_lab.compose(f"output={tmp_path}", "method=ti_db", "dry_run=true")
+    run(config)
+    said = capsys.readouterr().out
+    assert "train, pictures, scores, bounds to do" in said
+    assert "1 cells, 1 to do" in said and "GB" in said
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_dry_run_knows_what_is_there(micro_lab: MicroLab, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran(micro_lab, output, "method=ti_db", "checkpoints=[2]")
+    run(micro_lab.compose(f"output={output}", "method=ti_db", "checkpoints=[2]", "dry_run=true"))
+    assert "finished" in capsys.readouterr().out
+
+
+def test_a_method_with_a_target_asks_for_it(micro_lab: MicroLab, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"target: palp tunes for a prompt; add 'target="):
+        run(micro_lab.compose(f"output={tmp_path}", "method=palp"))
+
+
+def test_two_cells_in_one_process_leave_the_base_as_it_was(micro_lab: MicroLab, tmp_path: Path) -> None:
+    """The second cell of a process is bit for bit what it is in a process of its own."""
+    ran(micro_lab, tmp_path / "both", "method=ti_db")
+    second = ran(micro_lab, tmp_path / "both", "method=palp", TARGET)
+    from palp_lab import parts
+
+    parts._open.clear()
+    alone = ran(micro_lab, tmp_path / "alone", "method=palp", TARGET)
+    for name in ("adapter/adapter.safetensors", "strip/base.png"):
+        assert (second / name).read_bytes() == (alone / name).read_bytes()
