@@ -38,10 +38,10 @@ def report(config: DictConfig) -> Path:
         if name in written:
             print(f"  {written[name]}")
     if OmegaConf.select(config, "logger.name") == "wandb":
-        from palp_lab.study.sinks import Destination, send_to_wandb
+        from palp_lab.study.sinks import send_to_wandb
+        from palp_lab.study.tracking import project_of
 
-        there = {key: value for key, value in config.logger.items() if key not in ("name", "tags")}
-        send_to_wandb(study, written, folder, Destination(**there, tags=tuple(config.logger.tags)))
+        send_to_wandb(study, written, folder, project_of(config.logger))
     return written["report.html"]
 
 

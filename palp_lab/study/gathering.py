@@ -44,29 +44,32 @@ def sheet_blocks(results: Sequence[Result], prompts: Sequence[str], concepts: in
     return blocks[:concepts]
 
 
-def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Path], str]], str] | None:
-    """Rows for the strip, from the first concept whose folders hold a strip.json (or strip/strip.json); None without.
+Strip = dict[str, dict[int, Path]]
+"""Method -> step -> the picture of its one-step estimate."""
 
-    `strip.json`: {"caption": words, "pictures": {method: {step: path relative to strip.json's folder}}}.
+
+def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Path], str]], str] | None:
+    """Rows for the strip, and its caption; None without any strip.json (here or in `strip/`) beside the results.
+
+    Of all concepts and sentences that were probed, the one most methods have; the first by name where several have.
+    `strip.json`: {"caption": words, "sentence": prompt, "pictures": {method: {step: path relative to strip.json}}}.
     """
-    for concept in sorted({str(result.axes["concept"]) for result in results}):
-        found: dict[str, dict[int, Path]] = {}
-        caption = ""
-        for result in results:
-            if result.folder is None or result.axes["concept"] != concept:
-                continue
+    found: dict[tuple[str, str], tuple[Strip, str]] = {}
+    for result in results:
+        if result.folder is not None:
             for place in (result.folder / "strip.json", result.folder / "strip" / "strip.json"):
                 if place.exists():
-                    caption = _read_strip(place, found) or caption
-        if found:
-            order = sorted(found, key=lambda m: (STRIP_ORDER.index(m) if m in STRIP_ORDER else len(STRIP_ORDER), m))
-            looks = styles(method for method in order if method != "base")
-            rows = [
-                (words(m) if m != "base" else "base model", found[m], looks[m].colour if m in looks else "#4d4d4d")
-                for m in order
-            ]
-            return rows, caption
-    return None
+                    _read_strip(place, str(result.axes["concept"]), found)
+    if not found:
+        return None
+    pictures, caption = found[min(found, key=lambda key: (-len(found[key][0]), key))]
+    order = sorted(pictures, key=lambda m: (STRIP_ORDER.index(m) if m in STRIP_ORDER else len(STRIP_ORDER), m))
+    looks = styles(method for method in order if method != "base")
+    rows = [
+        (words(m) if m != "base" else "base model", pictures[m], looks[m].colour if m in looks else "#4d4d4d")
+        for m in order
+    ]
+    return rows, caption
 
 
 def training_logs(results: Sequence[Result]) -> dict[str, list[Log]]:
@@ -132,16 +135,18 @@ def _paths(cell: Result, images: Sequence[str]) -> tuple[Path, ...]:
     return tuple(cell.folder / image for image in images)
 
 
-def _read_strip(path: Path, found: dict[str, dict[int, Path]]) -> str:
+def _read_strip(path: Path, concept: str, found: dict[tuple[str, str], tuple[Strip, str]]) -> None:
+    """Add one strip.json; of several trainings of a method the first stays, so that a row is one training."""
     fields = parse(read_text(path), str(path))
+    key = (concept, fields.text_or_null("sentence") or fields.text("caption"))
+    strip, _ = found.setdefault(key, ({}, fields.text("caption")))
     pictures = fields.child("pictures")
     for method in pictures.values:
         steps = pictures.child(method)
         for step in steps.values:
             if not step.isdigit():
                 steps.fail(step, "must be a training step, a whole number")
-            found.setdefault(method, {}).setdefault(int(step), path.parent / steps.text(step))
-    return fields.text("caption")
+        strip.setdefault(method, {int(step): path.parent / steps.text(step) for step in steps.values})
 
 
 def _float(text: str) -> float | None:

@@ -39,6 +39,8 @@ def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
 
 def _verdict(names: tuple[str, str], text: Comparison, image: Comparison | None, level: Comparison | None) -> str:
     who, rival = names
+    if text.difference.low is None:
+        return _single(names, text, image)
     y = label_of(text.metric)
     gain = _sign(text)
     cost = _sign(image) if image is not None else 0
@@ -56,6 +58,15 @@ def _verdict(names: tuple[str, str], text: Comparison, image: Comparison | None,
     if gain < 0:
         return f"No: at equal steps {who} has worse {y} than {rival}."
     return f"Not separated: these results cannot tell {who} from {rival} in {y}."
+
+
+def _single(names: tuple[str, str], text: Comparison, image: Comparison | None) -> str:
+    """With one pair there is a difference and no way to say whether it holds for another."""
+    seen = [f"{label_of(one.metric)} {number(one.difference.mean, signed=True)}" for one in (text, image) if one]
+    return (
+        f"One pair only, so nothing is shown yet: here {names[0]} minus {names[1]} is {' and '.join(seen)} at equal "
+        "steps. More concepts, prompts or seeds would give an interval."
+    )
 
 
 def _sign(one: Comparison) -> int:

@@ -97,10 +97,11 @@ def tiles(study: Study) -> list[dict[str, str]]:
             0: ("open", "not separated: the interval holds 0"),
         }[sign]
         ends = [abs(end) for end in (d.mean, d.low, d.high) if end is not None]
+        said = "one pair: no interval" if d.low is None else said
         pairs = f"{one.pairs} of {one.possible} pairs" if one.pairs < one.possible else f"{one.pairs} pairs"
         found.append({
             "what": label_of(one.metric), "at": f"at {one.at}", "mean": number(d.mean, signed=True), "kind": kind,
-            "interval": range_of(d, signed=True) or "no interval: too few pairs", "words": f"{said}; {pairs}",
+            "interval": range_of(d, signed=True) or "no interval", "words": f"{said}; {pairs}",
             "whisker": whisker_svg(d, 1.15 * max(ends) or 1.0),
         })  # fmt: skip
     return found

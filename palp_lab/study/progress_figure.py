@@ -49,14 +49,14 @@ def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int 
 def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
     """Losses, gradient norms and the cosine between the losses' gradients, from the logs of each method's runs.
 
-    Thin lines are runs, thick lines their running mean. Columns are told by their names: those with "cosine", those
-    with "grad", and those with "loss" or "raw". None where no log has any of them.
+    Thin lines are runs, thick lines their running mean. Columns are told by their names (see `kind_of`). None where no
+    log has any of them.
     """
     kinds = [kind for kind in KINDS if any(_columns(log, kind) for runs in logs.values() for log in runs)]
     if not kinds:
         return None
     looks = styles(logs)
-    figure, planes = new_figure(5.0 * len(kinds), 3.7, len(kinds))
+    figure, planes = new_figure(4.6 * len(kinds), 4.2, len(kinds))
     for plane, kind in zip(planes, kinds, strict=True):
         title, logarithmic = KINDS[kind]
         for method, runs in logs.items():
@@ -69,26 +69,26 @@ def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
             plane.set_yscale("log")
         else:
             plane.axhline(0, color=MUTED, lw=0.8)
-        plane.legend(frameon=False, fontsize=7.5)
+        plane.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
 
 KINDS = {
-    "loss": ("loss", True),
-    "gradient": ("norm of the gradient", True),
+    "loss": ("losses, unweighted", True),
+    "at_prediction": ("gradient at the prediction", True),
+    "gradient": ("weighted gradient at the parameters", True),
     "cosine": ("cosine between gradients", False),
 }
 """Plane -> its title, and whether its axis is logarithmic."""
 
 
 def kind_of(column: str) -> str | None:
-    """Which plane a column of a training log belongs to."""
-    name = column.lower()
-    if "cosine" in name:
+    """Which plane a column of a training log belongs to: <loss>/value, <loss>/at_prediction, <loss>/gradient (norms),
+    cosine/<loss>~<loss>; other columns are not drawn."""
+    first, _, last = column.partition("/")
+    if first == "cosine":
         return "cosine"
-    if "grad" in name:
-        return "gradient"
-    return "loss" if "raw" in name or "loss" in name.split("/")[-1] else None
+    return {"value": "loss", "at_prediction": "at_prediction", "gradient": "gradient"}.get(last)
 
 
 def _columns(log: Log, kind: str) -> list[str]:
@@ -96,9 +96,9 @@ def _columns(log: Log, kind: str) -> list[str]:
 
 
 def _short(column: str) -> str:
-    drop = {"raw", "loss", "losses", "train", "cosine", "gradient_norm", "grad_norm", "gradient"}
-    parts = [part for part in column.split("/") if part.lower() not in drop]
-    return " ".join(parts or [column]).replace("_", " ")
+    kind = kind_of(column)
+    name = column.removeprefix("cosine/") if kind == "cosine" else column.partition("/")[0]
+    return name.replace("_", " ").replace("~", " and ")
 
 
 def _draw_runs(plane: Plane, runs: Sequence[Log], column: str, colour: str, dash: str, label: str) -> None:

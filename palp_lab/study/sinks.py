@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +10,38 @@ from palp_lab.study.curves import Curve
 from palp_lab.study.gathering import sheet_prompts
 from palp_lab.study.palette import words
 from palp_lab.study.study import Study
-from palp_lab.types import UserError
+from palp_lab.study.tracking import STEP, Project, open_run, run_id, send_summary
 
 MOST_PICTURES = 200
 """Rows of the table of pictures (ours): enough to browse, small enough to load."""
 PICTURES = ("front.png", "contact_sheet.png", "strip.png", "exposure.png", "training.png")
 
 
-@dataclass(frozen=True)
-class Destination:
-    """Where in Weights & Biases: the study's name is the group; mode is online, offline or disabled."""
-
-    group: str
-    project: str = "palp-lab"
-    entity: str | None = None
-    mode: str = "online"
-    tags: tuple[str, ...] = ()
-
-
 def report_id(study: Study, group: str) -> str:
     """The id of the report's run: equal for the same cells and the same question, so that sending twice is one run."""
-    said = [group, sorted(result.run for result in study.results), list(study.axes), study.question.scope]
-    return "report-" + hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    cells = sorted(result.run for result in study.results)
+    return run_id(group, "report", *study.axes, study.question.scope, *cells)
 
 
-def send_to_wandb(study: Study, written: Mapping[str, Path], folder: Path, to: Destination) -> str:
+def send_to_wandb(study: Study, written: Mapping[str, Path], folder: Path, project: Project) -> str:
     """Send front (figure and table), pictures, page and summary as one run with job_type "report"; returns its id.
 
-    Offline runs are written below `folder`/wandb and can be sent later by `wandb sync`. Raises UserError where online
-    Weights & Biases cannot be reached or nobody is logged in.
+    Offline runs are written below `folder`/wandb and can be sent later by `wandb sync`. Raises UserError where Weights
+    & Biases cannot be reached or nobody is logged in; the run is finished whatever happens.
     """
+    group = project.group or "adhoc"
+    id = report_id(study, group)
+    said = {"axes": list(study.axes), "scope": study.question.scope, "cells": len(study.results)}
+    with open_run(project, id, f"report of {group}", "report", said, folder) as run:
+        run.log({**_contents(study, written), STEP: study.last_step})
+        send_summary(run, _summary(study))
+        run.summary["verdict"] = study.headline.verdict
+    return id
+
+
+def _contents(study: Study, written: Mapping[str, Path]) -> dict[str, Any]:
     import wandb
 
-    run_id = report_id(study, to.group)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = wandb.Settings(x_disable_stats=True, console="off", silent=True)
-    try:
-        run = wandb.init(
-            project=to.project, entity=to.entity, mode=to.mode, group=to.group, job_type="report", id=run_id,  # type: ignore[arg-type]
-            name=f"report of {to.group}", tags=list(to.tags), dir=str(folder), resume="allow", reinit="create_new",
-            config={"axes": list(study.axes), "scope": study.question.scope, "cells": len(study.results)},
-            settings=settings,
-        )  # fmt: skip
-    except (wandb.errors.Error, OSError) as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"logger=wandb: {line}; log in by 'wandb login', or give logger.mode=offline") from None
-    try:
-        run.log(_contents(wandb, study, written))
-        run.summary.update(_summary(study))
-    finally:
-        run.finish()
-    return run_id
-
-
-def _contents(wandb: Any, study: Study, written: Mapping[str, Path]) -> dict[str, Any]:
     logged: dict[str, Any] = {
         name.removesuffix(".png"): wandb.Image(str(written[name])) for name in PICTURES if name in written
     }
@@ -123,10 +98,10 @@ def picture_rows(study: Study) -> list[list[Any]]:
     return rows[:MOST_PICTURES]
 
 
-def _summary(study: Study) -> dict[str, Any]:
+def _summary(study: Study) -> dict[str, float | None]:
     volumes = {f"hypervolume/{c.series}": c.volume.mean for c in study.curves if c.volume is not None}
     differences = {
         f"difference/{one.metric}/{one.at.replace(' ', '_')}": one.difference.mean for one in study.comparisons
     }
     x, y = study.reference
-    return {"verdict": study.headline.verdict, "reference/x": x, "reference/y": y, **volumes, **differences}
+    return {"reference/x": x, "reference/y": y, **volumes, **differences}

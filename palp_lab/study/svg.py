@@ -60,11 +60,11 @@ def whisker_svg(interval: Interval, reach: float) -> str:
 
 def _axes(x: Scale, y: Scale, axes: tuple[str, str]) -> list[str]:
     parts = []
+    floor = HEIGHT - BOTTOM
     for value in x.ticks():
-        parts.append(f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(
-            f'<text class="tick" x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{value:g}</text>'
-        )
+        at = f"{x(value):.1f}"
+        parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{TOP}" y2="{floor}"/>')
+        parts.append(f'<text class="tick" x="{at}" y="{floor + 20}" text-anchor="middle">{x.words(value)}</text>')
     for value in y.ticks():
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         parts.append(

@@ -95,14 +95,16 @@ def make_result(method: str, concept: str, seed: int, target: str | None = None,
     run = f"{zlib.crc32(repr((method, concept, seed, target)).encode()):08x}"
     axes = {"method": method, "dataset": "tiny", "concept": concept, "model": "tiny", "train_seed": seed}
     cost = Cost(60.0 + 40 * (method == "palp") + seed, 1.5e9, 33000.0, 140000.0)
-    log = {
+    log: dict[str, dict[str, list[float]]] = {
         "columns": {
-            "step": list(range(0, 500, 10)),
-            "reconstruction/raw": [0.2 * float(np.exp(-step / 200)) + 0.05 for step in range(0, 500, 10)],
-            "cosine/reconstruction_prompt_alignment": [-0.3 + step / 1000 for step in range(0, 500, 10)],
-            "gradient_norm/reconstruction": [1.0 + 0.1 * float(np.sin(step)) for step in range(0, 500, 10)],
+            "step": [float(step) for step in range(0, 500, 10)],
+            "reconstruction/value": [0.2 * float(np.exp(-step / 200)) + 0.05 for step in range(0, 500, 10)],
+            "reconstruction/at_prediction": [1.0 + 0.1 * float(np.sin(step)) for step in range(0, 500, 10)],
         }
     }
+    if method == "palp":
+        cosine = [-0.4 + step / 1000 + draws(run, step).normal(0, 0.1) for step in range(0, 500, 10)]
+        log["columns"]["cosine/reconstruction~prompt_alignment"] = cosine
     return Result(
         run=run,
         axes={**axes, "target": target, "study": "synthetic"},
@@ -173,7 +175,8 @@ def write_study(results: list[Result], folder: Path) -> Path:
             for step in steps:
                 draw(place / "strip" / method / f"{step}.png", concept, method, step)
                 pictures.setdefault(method, {})[str(step)] = f"{method}/{step}.png"
-        said = {"caption": "“a sketch of [...] in Paris”, noise level 0.8 of the clock, seed 7", "pictures": pictures}
+        sentence = str(result.axes["target"] or next(iter(PROMPTS)))
+        said = {"caption": f"Same noise, prompted “{sentence}”", "sentence": sentence, "pictures": pictures}
         (place / "strip" / "strip.json").write_text(json.dumps(said))
         save_result(replace(result, records=records, bounds=bounds), place / "result.json")
     return folder

@@ -109,15 +109,16 @@ def test_exposure_draws_a_line_per_series_and_metric(study: list[Result]) -> Non
 
 def test_training_curves_are_sorted_by_what_they_are() -> None:
     kinds = {
-        "loss/reconstruction/raw": "loss",
-        "prompt_alignment/raw": "loss",
-        "gradient_norm/reconstruction": "gradient",
-        "cosine/reconstruction_prompt_alignment": "cosine",
-        "learning_rate": None,
+        "reconstruction/value": "loss",
+        "prompt_alignment/at_prediction": "at_prediction",
+        "reconstruction/gradient": "gradient",
+        "cosine/reconstruction~prompt_alignment": "cosine",
+        "reconstruction/share": None,
+        "loss": None,
         "step": None,
     }
     assert {name: kind_of(name) for name in kinds} == kinds
-    log = {"step": [0, 10, 20], "loss/reconstruction/raw": [1.0, None, 0.5], "cosine/a_b": [None, -0.2, 0.1]}
+    log = {"step": [0, 10, 20], "reconstruction/value": [1.0, None, 0.5], "cosine/a~b": [None, -0.2, 0.1]}
     figure = training_figure({"palp": [log, log]})
     assert figure is not None and len(figure.axes) == 2
     assert training_figure({"palp": [{"step": [0, 1], "learning_rate": [1.0, 1.0]}]}) is None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,10 +10,10 @@ from palp_lab.study.ledger import collect
 from palp_lab.study.page import Words
 from palp_lab.study.publishing import publish
 from palp_lab.study.result import Result
-from palp_lab.study.sinks import FRONT_COLUMNS, Destination, front_rows, picture_rows, report_id, send_to_wandb
+from palp_lab.study.sinks import FRONT_COLUMNS, front_rows, picture_rows, report_id, send_to_wandb
 from palp_lab.study.study import Question, study_of
-
-from .wandb_file import records
+from palp_lab.study.tracking import Project
+from tests.study.wandb_records import read_offline
 
 FAST = Question(resamples=20)
 
@@ -48,25 +46,15 @@ def test_an_offline_run_holds_the_report(study_folder: Path, tmp_path: Path, mon
     study = study_of(cells, FAST)
     written = publish(study, Words("title", "question", "command"), tmp_path / "report")
     for group in ("another study", "a study"):  # two reports of one process are two runs, not rows of the first
-        sent = send_to_wandb(study, written, tmp_path / "report", Destination(group, mode="offline", tags=("test",)))
+        sent = send_to_wandb(study, written, tmp_path / "report", Project("palp-lab", mode="offline", group=group))
         assert sent == report_id(study, group)
-    (file,) = (tmp_path / "report" / "wandb").glob(f"offline-run-*/run-{sent}.wandb")
-    found = records(file)
-    run = next(record.run for record in found if record.WhichOneof("record_type") == "run")
-    assert (run.run_group, run.job_type, run.run_id) == ("a study", "report", sent)
-    history = _items(next(record.history.item for record in found if record.WhichOneof("record_type") == "history"))
-    assert {"front", "front_table", "contact_sheet", "pictures", "pictures_table", "report"} <= set(history)
-    assert history["front_table"]["nrows"] == 15
-    summary: dict[str, Any] = {}
-    for record in found:
-        if record.WhichOneof("record_type") == "summary":
-            summary |= _items(record.summary.update)
+    _, offline = read_offline(tmp_path / "report" / "wandb")
+    assert (offline.run.run_group, offline.run.job_type, offline.run.run_id) == ("a study", "report", sent)
+    (logged,) = (row for row in offline.history if "front_table" in row)
+    assert {"front", "front_table", "contact_sheet", "pictures", "pictures_table", "report"} <= set(logged)
+    assert logged["front_table"]["nrows"] == 15
     volume = next(curve.volume for curve in study.curves if curve.series == "palp")
     assert volume is not None
-    assert summary["hypervolume/palp"] == pytest.approx(volume.mean)
-    assert summary["verdict"] == study.headline.verdict
-    assert any(record.WhichOneof("record_type") == "exit" for record in found), "the run was finished"
-
-
-def _items(items: Any) -> dict[str, Any]:
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+    assert offline.summary["hypervolume/palp"] == pytest.approx(volume.mean)
+    assert offline.summary["verdict"] == study.headline.verdict
+    assert offline.exit_code == 0, "the run was finished"
