@@ -31,7 +31,7 @@ class FullEdits(AbstractEdits):
     def attach(self, model: AbstractModel) -> None:
         self.model = model
         self._base = [model.denoiser]  # in a list: the base is no part of this module
-        self.trained: Any = copy.deepcopy(model.denoiser).to(torch.promote_types(model.dtype, torch.float32))
+        self.trained: Any = nn.Module.to(copy.deepcopy(model.denoiser), torch.promote_types(model.dtype, torch.float32))
         model.denoiser = self.trained
         for name, parameter in self.trained.named_parameters():
             parameter.requires_grad_(self.targets is None or any(part in name for part in self.targets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ def stock_pipeline(model: UNetModel, weights: Mapping[str, Tensor] | None = None
 
     The base must carry no edit.
     """
-    import diffusers
+    diffusers = _diffusers()
+    from diffusers.models.attention_processor import AttnProcessor2_0
 
-    unet = diffusers.UNet2DConditionModel.from_config(model.base.config).to(model.device, model.dtype)
-    state = model.base.state_dict()
-    unknown = (weights or {}).keys() - state.keys()
-    if unknown:
+    unet = copy.deepcopy(model.base)
+    unet.set_attn_processor(AttnProcessor2_0())
+    state = unet.state_dict()
+    if unknown := (weights or {}).keys() - state.keys():
         raise ValueError(f"the denoiser has no weight {min(unknown)}")
     unet.load_state_dict({**state, **(weights or {})})
     scheduler = getattr(diffusers, model.scheduler_config["_class_name"]).from_config(model.scheduler_config)
@@ -41,9 +43,16 @@ def stock_pipeline(model: UNetModel, weights: Mapping[str, Tensor] | None = None
 
 def save_lora(folder: Path, layers: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
     """Writes a LoRA that `load_lora_weights` reads. Without the metadata the loader would take alpha for the rank."""
-    from diffusers import StableDiffusionPipeline
-
-    StableDiffusionPipeline.save_lora_weights(
+    _diffusers().StableDiffusionPipeline.save_lora_weights(
         folder, unet_lora_layers=dict(layers), unet_lora_adapter_metadata=dict(metadata)
     )
     return folder / "pytorch_lora_weights.safetensors"
+
+
+def _diffusers() -> Any:
+    """diffusers, without the warnings of transformers about image processors that need torchvision: none is used."""
+    import diffusers
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    return diffusers
