@@ -1,0 +1,95 @@
+"""A sweep: the grid runs, a failing cell does not stop it, the end is a report and an honest exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from palp_lab.cli import main
+from palp_lab.study.result import load_result
+from palp_lab.study.sweeps import Job, begin, cells_of, current, leave_cells
+from tests.micro_lab import MicroLab
+from tests.study.wandb_records import read_offline
+
+TARGET = 'target="a sketch of a {} in the snow"'
+
+
+def sweep(lab: MicroLab, output: Path, *arguments: str) -> int:
+    return main(["run", "-m", "--config-dir", str(lab.conf), *lab.overrides, f"output={output}", *arguments])
+
+
+def cells(output: Path) -> list[Path]:
+    return sorted((output / "adhoc" / "cells").glob("*/result.json"))
+
+
+def test_a_failing_cell_is_named_and_the_others_are_reported(
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ("method=ti_db,palp", "dataset.superclass=cat,dog,dragon", TARGET)
+    assert sweep(micro_lab, tmp_path, *grid) == 1
+    said = capsys.readouterr()
+    assert "2 of 6 cells failed" in said.err
+    assert said.err.count("dataset.superclass=dragon") >= 4, "each failed cell is named when it fails and at the end"
+    assert len(cells(tmp_path)) == 4
+    assert {load_result(path).axes["concept"] for path in cells(tmp_path)} == {"cat_1234", "dog_1234"}
+    for name in ("front.png", "contact_sheet.png", "strip.png", "tables.md", "report.html"):
+        assert (tmp_path / "adhoc" / name).stat().st_size > 500
+    assert str(tmp_path / "adhoc" / "front.png") in said.out
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()}
+    assert sweep(micro_lab, tmp_path, *grid[:1], "dataset.superclass=cat,dog", TARGET) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()} == trained
+
+
+def test_a_sweep_of_failures_only_has_no_report(
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(micro_lab, tmp_path, "method=palp", "seed=0,1") == 1
+    assert "2 of 2 cells failed" in capsys.readouterr().err
+    assert not (tmp_path / "adhoc").exists()
+
+
+def test_a_dry_sweep_counts_what_cells_share_once(
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = TARGET + ',"a photo of a {} wearing a red hat at night"'
+    assert sweep(micro_lab, tmp_path, "method=ti_db,palp", two, "dry_run=true") == 0
+    said = capsys.readouterr().out
+    assert "3 cells, 3 to do" in said, "ti_db has no target: its two jobs are one cell"
+    assert not (tmp_path / "store").exists()
+
+
+def test_several_processes_of_one_run_cannot_be_swept(
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(micro_lab, tmp_path, "method=ti_db", "seed=0,1", "trainer.devices=2") == 1
+    assert "trainer.devices=2 cannot be swept with -m" in capsys.readouterr().err
+
+
+def test_cells_and_report_go_to_wandb_as_runs_of_one_group(
+    micro_lab: MicroLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb-home"))
+    wandb = ("logger=wandb", "logger.mode=offline", "study_name=tracked")
+    assert sweep(micro_lab, tmp_path, "method=ti_db", "seed=0,1", *wandb) == 0
+    runs = read_offline(tmp_path / "tracked")
+    assert [run.run.job_type for run in runs] == ["run", "run", "report"]
+    assert {run.run.run_group for run in runs} == {"tracked"}
+    assert len({run.run.run_id for run in runs}) == 3
+    for run in runs[:2]:
+        losses = [row for row in run.history if "reconstruction/value" in row]
+        assert [row["trainer/global_step"] for row in losses] == [1, 2, 3, 4]
+        assert "text_alignment" in run.summary
+        assert run.exit_code == 0
+    assert any(key.startswith("front_table") for row in runs[2].history for key in row)
+
+
+def test_what_jobs_left_is_read_in_their_order(tmp_path: Path) -> None:
+    for number in (10, 2):
+        begin(Job(tmp_path / f"{number}_ti_db"))
+        leave_cells([{"run": f"r{number}"}, {"run": "shared"}])
+    assert [cell["run"] for cell in cells_of(tmp_path)] == ["r2", "shared", "r10"]
+    assert current() is not None
+    assert json.loads((tmp_path / "2_ti_db" / "cells.json").read_text())[0]["run"] == "r2"
