@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from palp_lab import cli_help
@@ -11,6 +12,17 @@ HELP = {"-h", "--help", "help"}
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb, and ends quietly where what it prints is cut off (`palp-lab --help | head`)."""
+    try:
+        status = answer(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def answer(arguments: list[str] | None = None) -> int:
     """Runs one verb. Returns the exit status: 0 done, 1 something failed, 2 the command line or an input is wrong."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if not words or words[0] in HELP:

@@ -60,6 +60,8 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str | None:
             return _no_such_key(wrong.group(1), verb, overrides, error)
         cause = error.__cause__
         return first_line(str(error)) + (f" ({first_line(str(cause))})" if cause else "")
+    if isinstance(error, ValueError) and "can be specified" in str(error):
+        return f"{first_line(str(error))}: -m runs, --cfg and --info only show"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return first_line(str(error))
     return None

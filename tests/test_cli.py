@@ -84,6 +84,7 @@ def test_every_example_composes(line: str) -> None:
         (["doctor", "trainer.max_steps=2.5"], "must be a whole number"),
         (["run", "target=a sketch of {} in Paris"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "just_a_word"], "write key=value"),
+        (["run", "-m", "--cfg", "job"], "-m runs, --cfg and --info only show"),
     ],
 )
 def test_a_mistake_names_itself_and_the_nearest_right_word(
@@ -229,6 +230,16 @@ def test_it_works_as_a_module_from_any_folder(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "seed: 11" in done.stdout
+
+
+def test_output_may_be_cut_off() -> None:
+    """`palp-lab --help | head -1` is no reason for a traceback."""
+    code = "from palp_lab.cli import main; import sys; sys.exit(main(['run', '--help']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
 
 
 def test_nearest() -> None:
