@@ -93,6 +93,12 @@ def test_a_replaced_network_is_loaded_anew(tmp_path: Path) -> None:
     assert not torch.allclose(before, after)
 
 
+def test_a_hub_name_without_a_network_is_one_line() -> None:
+    with pytest.raises(UserError, match="neither a folder nor to be had from the hub") as error:
+        ClipEmbedder("nobody/no-such-clip")
+    assert "\n" not in str(error.value)
+
+
 def test_a_missing_or_damaged_network_is_one_line(tmp_path: Path, clip_path: Path) -> None:
     with pytest.raises(UserError, match="no network there"):
         network_folder(tmp_path / "nowhere")
