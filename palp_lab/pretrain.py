@@ -17,7 +17,7 @@ TRAINED = ("autoencoder", "generator", "generator_small", "clip", "reader", "ide
 """Stages with a training loop."""
 
 STAGES = (
-    "sets", "autoencoder", "latents", "generator", "generator_small", "clip", "reader", "identity", "evaluate", "ship",
+    "sets", "autoencoder", "latents", "generator", "generator_small", "reader", "clip", "identity", "evaluate", "ship",
 )  # fmt: skip
 """All stages, in the order of `stage=all`."""
 
@@ -63,7 +63,7 @@ def _run(stage: str, folder: Path, config: DictConfig) -> None:
     elif stage == "evaluate":
         from palp_lab.tinyworld.pretrain_scores import evaluate
 
-        evaluate(folder)
+        evaluate(folder, config.pretrain.evaluate_prompts)
     elif stage == "ship":
         from palp_lab.tinyworld.pretrain_scores import read_scores
         from palp_lab.tinyworld.pretrain_ship import ship

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from palp_lab.metrics.reader import SIDE, ElementReader
 from palp_lab.tinyworld.captions import caption, describe
 from palp_lab.tinyworld.factors import ACCESSORIES, CLASSES, COLOUR_NAMES, FRAMINGS, PATTERNS, PLACES, RELATIONS, STYLES
 from palp_lab.tinyworld.oracle import LABELS
@@ -123,19 +124,25 @@ def _place_patches(model: CLIPModel, width: int) -> None:
 
 
 class Matching(AbstractTask):
-    """Contrastive loss over pictures and captions, hard negatives, and factor heads that are dropped afterwards.
+    """Contrastive loss over pictures and captions, hard negatives, and two helps that are dropped afterwards: factor
+    heads, and the element reader as a teacher whose feature maps the patches learn to predict (a transformer alone
+    needs ten times the pictures a convolutional network needs).
 
-    Source: 2103.00020, Figure 3; hard negatives as in 2210.01936, section 4; heads are ours.
+    Source: 2103.00020, Figure 3; hard negatives as in 2210.01936, section 4; the helps are ours.
     """
 
     def __init__(
         self, images: np.ndarray, labels: dict[str, np.ndarray], seed: int, tokenizer: CLIPTokenizer, batch: int = 64,
-        negatives: int = 3, bf16: bool = True,
+        teacher: ElementReader | None = None, negatives: int = 3, bf16: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.model = build_clip(tokenizer)
         width = self.model.config.vision_config.hidden_size
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(words)) for name, words in LABELS.items()})
+        maps = {3: 128, 5: 256}
+        self.maps = nn.ModuleDict({str(layer): nn.Linear(width, size) for layer, size in maps.items()})
+        # Not a submodule: the teacher is neither trained nor saved.
+        self.teacher = (teacher,)
         self.images, self.table, self.seed, self.tokenizer = images, label_table(labels), seed, tokenizer
         self.batch, self.negatives, self.bf16 = batch, negatives, bf16
 
@@ -171,7 +178,8 @@ class Matching(AbstractTask):
 
     def forward(self, batch: Batch) -> Tensor:
         with torch.autocast(batch["x"].device.type, torch.bfloat16, enabled=self.bf16):
-            seen = self.model.vision_model(pixel_values=batch["x"]).pooler_output
+            output = self.model.vision_model(pixel_values=batch["x"], output_hidden_states=True)
+            seen = output.pooler_output
             z = self.model.visual_projection(seen)
             mask = torch.ones_like(batch["ids"])
             read = self.model.text_model(input_ids=batch["ids"], attention_mask=mask).pooler_output
@@ -195,4 +203,21 @@ class Matching(AbstractTask):
             functional.cross_entropy(logits[name].float(), batch["y"][:, i], ignore_index=UNSEEN, reduction="sum")
             for i, name in enumerate(LABELS)
         ]
-        return by_picture + 0.5 * by_text + 0.3 * torch.stack(parts).sum() / len(z)
+        loss = by_picture + 0.5 * by_text + 0.3 * torch.stack(parts).sum() / len(z)
+        return loss + self._dense(batch["x"], output.hidden_states)
+
+    def _dense(self, x: Tensor, hidden: tuple[Tensor, ...]) -> Tensor:
+        """Squared error of the teacher's standardised feature maps, predicted from the patches."""
+        (teacher,) = self.teacher
+        if teacher is None:
+            return x.new_zeros(())
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            large = functional.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False)
+            stages = teacher.backbone(large, output_hidden_states=True).hidden_states
+        error = x.new_zeros(())
+        for (layer, head), stage in zip(self.maps.items(), stages[-2:], strict=True):
+            wanted = functional.interpolate(stage.float(), (8, 8), mode="bilinear", align_corners=False)
+            wanted = wanted.flatten(2).transpose(1, 2)
+            wanted = (wanted - wanted.mean((0, 1))) / (wanted.std((0, 1)) + 0.05)
+            error = error + (head(hidden[int(layer)][:, 1:].float()) - wanted).square().mean()
+        return 2.0 * error

@@ -35,8 +35,8 @@ class UNetSize:
 
 
 SIZES = {
-    "generator": UNetSize((48, 96, 160), (1, 2, 4)),
-    "generator_small": UNetSize((32, 64, 96), (1, 2, 2)),
+    "generator": UNetSize((32, 96, 128), (1, 2, 4)),
+    "generator_small": UNetSize((32, 48, 64), (1, 2, 2)),
 }
 
 

@@ -20,9 +20,15 @@ from palp_lab.tinyworld.sets import scene_of
 
 
 def build_clip_task(folder: Path, batch: int, bf16: bool) -> Matching:
-    """The tiny CLIP over the scorers' set."""
+    """The tiny CLIP over the scorers' set; where the reader is trained, it teaches."""
     rendered = open_set(folder, "scorers")
-    return Matching(rendered.images, rendered.labels, rendered.meta["seed"], build_tokenizer(), batch, bf16=bf16)
+    teacher = None
+    if (folder / "reader" / "checkpoint.pt").exists():
+        reading = build_reader_task(folder, 1, False)
+        load_averaged(reading, folder / "reader")
+        teacher = reading.reader.eval().requires_grad_(False)
+    seed, tokenizer = rendered.meta["seed"], build_tokenizer()
+    return Matching(rendered.images, rendered.labels, seed, tokenizer, batch, teacher, bf16=bf16)
 
 
 def build_reader_task(folder: Path, batch: int, bf16: bool) -> Reading:

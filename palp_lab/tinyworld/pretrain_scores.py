@@ -32,8 +32,11 @@ def read_scores(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def evaluate(folder: Path, clip_rows: int = 1000, reader_rows: int = 4000) -> dict[str, Any]:
-    """Measures every model that is trained and writes scores.json and samples.png into ``folder``."""
+def evaluate(folder: Path, prompts: int = 0, clip_rows: int = 1000, reader_rows: int = 4000) -> dict[str, Any]:
+    """Measures every model that is trained and writes scores.json and sample sheets into ``folder``.
+
+    ``prompts`` > 0 samples so many evaluation prompts, spread over all of them.
+    """
     scores = read_scores(folder)
 
     def note(name: str, found: dict[str, Any]) -> None:
@@ -63,19 +66,25 @@ def evaluate(folder: Path, clip_rows: int = 1000, reader_rows: int = 4000) -> di
     note("reader", reader_accuracy(reader, held.images[rows], {k: v[rows] for k, v in held.labels.items()}))
     for name, stage in PIPELINES.items():
         if trained_stage(folder, stage):
-            note(name, generator_scores(folder, stage, reader))
+            note(name, generator_scores(folder, stage, reader, prompts))
     return scores
 
 
-def generator_scores(folder: Path, stage: str, reader: ElementReader) -> dict[str, Any]:
+def generator_scores(folder: Path, stage: str, reader: ElementReader, prompts: int = 0) -> dict[str, Any]:
     """Elements found in samples of every evaluation sentence with every class; draws the sample sheet."""
     pipeline, about = assemble(folder, stage)
-    texts = evaluation.prompts()
+    texts, shown = (spread(all_of, prompts) for all_of in (evaluation.prompts(), evaluation.sheet_prompts()))
     found = evaluation.elements_found(reader, evaluation.sample(pipeline, texts), texts)
-    shown = evaluation.sheet_prompts()
     evaluation.sheet(evaluation.sample(pipeline, shown, seed=1), shown, folder / f"{stage}_samples.png")
     return {
         "guidance": evaluation.GUIDANCE, "steps": evaluation.STEPS, "pictures": len(texts), "found": found,
         "goals": evaluation.GOALS, "trained_steps": about["step"],
         "samples": sum(segment["samples"] for segment in about["segments"]),
     }  # fmt: skip
+
+
+def spread(texts: list[str], count: int) -> list[str]:
+    """``count`` of ``texts``, evenly spread; all of them when ``count`` is 0 or too large."""
+    if count <= 0 or count >= len(texts):
+        return texts
+    return [texts[i * len(texts) // count] for i in range(count)]

@@ -44,12 +44,10 @@ def sets(folder: Path, workers: int = 1, share: float = 1.0) -> None:
 
 def open_set(folder: Path, name: str) -> RenderSet:
     """A rendered set, or one line that says what to run first."""
-    try:
-        return RenderSet(folder / "sets" / name)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder / 'sets' / name}: not rendered yet; run palp-lab pretrain stage=sets first"
-        ) from error
+    path = folder / "sets" / name
+    if not (path / "meta.json").exists():
+        raise UserError(f"{path}: not rendered yet; run palp-lab pretrain stage=sets first")
+    return RenderSet(path)
 
 
 def build_autoencoder_task(folder: Path, batch: int, decoder_only: bool = False) -> Reconstruction:

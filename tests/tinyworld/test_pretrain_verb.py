@@ -1,0 +1,91 @@
+"""The verb pretrain, from nothing to shipped folders that stock libraries open; and its error lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from palp_lab.cli import main
+from palp_lab.pretrain import STAGES
+from palp_lab.types import UserError
+
+SMALL = ["pretrain.share=0.001", "steps=2", "pretrain.evaluate_prompts=2", "device=cpu"]
+
+
+def run(folder: Path, *words: str) -> int:
+    return main(["pretrain", f"output={folder}", *words])
+
+
+@pytest.mark.slow
+def test_all_stages_from_nothing_to_stock_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, *SMALL, "fresh=true") == 0
+    shipped = tmp_path / "pretrain" / "weights"
+    assert {path.name for path in shipped.iterdir()} == {
+        "tiny", "tiny_small", "clip", "identity", "reader", "scores.json",
+    }  # fmt: skip
+    for name in ("tiny", "tiny_small", "clip", "identity", "reader"):
+        lineage = json.loads((shipped / name / "lineage.json").read_text())["segments"]
+        assert [(s["device"], s["ranks"], s["to"]) for s in lineage] == [("cpu", 1, 2)]
+        assert "| training | 2 steps" in (shipped / name / "README.md").read_text()
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(shipped / "tiny_small")
+    picture = pipeline("a photo of a cat", num_inference_steps=2, output_type="np").images[0]
+    assert picture.shape == (64, 64, 3) and np.isfinite(picture).all()
+    # A second sitting of one stage goes on from its checkpoint.
+    assert run(tmp_path, *SMALL, "stage=reader") == 0
+    assert "reader: at step 4" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_stage_goes_on_from_the_shipped_weights(tmp_path: Path) -> None:
+    from palp_lab.pretrain import shipped_pipeline
+    from palp_lab.tinyworld.pretrain_loop import load_checkpoint
+
+    weights = shipped_pipeline()
+    assert weights is not None
+    earlier = json.loads((weights / "lineage.json").read_text())["segments"]
+    assert run(tmp_path, *SMALL, "stage=generator") == 0
+    state = load_checkpoint(tmp_path / "pretrain" / "generator")
+    assert state is not None
+    assert state["segments"][:-1] == earlier and state["segments"][-1]["samples"] == 2 * 16
+    from safetensors.torch import load_file
+
+    before = load_file(weights / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.weight"].float()
+    assert torch.allclose(state["model"]["unet.conv_in.weight"], before, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["stage=generater"], "stage=generater: no such stage; did you mean generator"),
+        (["ranks=0"], "ranks=0: give 1 or more"),
+        (["minutes=-1"], "minutes=-1: give more than 0"),
+        (["pretrain.share=2"], "pretrain.share=2: give a share"),
+        (["device=mps"], "device=mps: pretraining runs on cpu or cuda"),
+    ],
+)
+def test_wrong_values_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    assert run(tmp_path, *words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and line.split(";")[0] in error
+
+
+def test_stages_that_miss_their_input_say_what_to_run(tmp_path: Path) -> None:
+    from palp_lab.tinyworld.pretrain_stages import build_generator_task, open_set
+
+    with pytest.raises(UserError, match="stage=sets first"):
+        open_set(tmp_path, "scorers")
+    with pytest.raises(UserError, match="stage=latents first"):
+        build_generator_task(tmp_path, "generator", 4, False)
+
+
+def test_every_stage_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "conf" / "pretrain.yaml").read_text()
+    assert all(stage in text for stage in STAGES)
