@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from palp_lab.types import Role, UserError
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from palp_lab.dataset.concept import AbstractDataset
     from palp_lab.edits.base import AbstractEdits
     from palp_lab.engine.settings import RunSettings
@@ -57,6 +59,7 @@ def train_adapter(
     prior: Images | None = None,
     about: Mapping[str, Any] | None = None,
     loggers: Sequence[Any] = (),
+    cache: Path | None = None,
 ) -> TrainingOutcome:
     """Trains tokens and edits on a concept; continues from folder/scratch/last.ckpt where a training was interrupted.
 
@@ -72,13 +75,14 @@ def train_adapter(
         prior: pictures of the class for a loss that reads that stream; None: the dataset's, or drawn by the base model.
         about: plain data for the adapters' header, e.g. how to build tokens and edits again.
         loggers: Lightning loggers beside the CSV file.
+        cache: a folder several trainings may share, for class pictures; None: folder/scratch.
 
     Raises:
         UserError: for what the user can mend: a missing target, a loss that is not finite, a checkpoint of another run.
     """
     from palp_lab.adapter import Adapter
     from palp_lab.dataset.captions import read_captions
-    from palp_lab.engine.callbacks import peak_memory, step_path
+    from palp_lab.engine.callbacks import LAST, peak_memory, step_path
     from palp_lab.engine.fit import fit
     from palp_lab.engine.personalizer import Personalizer
     from palp_lab.engine.prior import class_pictures
@@ -92,9 +96,7 @@ def train_adapter(
     if not any(Role.PRIOR in loss.reads for loss in losses.values()):
         prior = None
     elif prior is None:
-        prior = class_pictures(model, concept, dataset, losses, folder)
-    if settings.trainer.gradient_checkpointing:
-        model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        prior = class_pictures(model, concept, dataset, losses, cache or folder / LAST.parent)
     adapter = Adapter(model, tokens, edits, concept)
     try:
         feeds = _feeds(model, concept, losses, captions, settings, seed, prior)
@@ -120,6 +122,19 @@ def train_adapter(
         "adapter_bytes": adapters[kept[-1]].stat().st_size,
     }
     return TrainingOutcome(folder, adapters, cost, folder / "log.csv", report)
+
+
+def train(config: DictConfig) -> None:
+    """The verb: trains what the configuration describes, or finds it trained, and prints where the adapters are."""
+    from palp_lab.engine.loggers import build_loggers
+    from palp_lab.run import open_cells, wandb_run
+
+    for cell in open_cells(config):
+        with wandb_run(cell) as tracked:
+            stage = cell.train(build_loggers(tracked))
+        for line in stage.about.get("report", ()):
+            logger.info("%s", line)
+        print(stage.folder / "adapters" / f"step_{max(cell.steps):06d}.safetensors")
 
 
 def _check(losses: Mapping[str, AbstractLoss], target: str | None) -> None:

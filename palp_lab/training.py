@@ -42,7 +42,7 @@ def train_stage(
         build(config.tokens, "tokens"),
         build(config.edits, "edits"),
         losses,
-        captions=list(plain["captions"]),
+        captions=plain["captions"],
         folder=folder,
         settings=read_settings(plain, sentences),
         seed=int(plain["seed"]),
@@ -51,6 +51,7 @@ def train_stage(
         stages=plain.get("stages") or (),
         about={"tokens": plain["tokens"], "edits": plain["edits"], "model": plain["model"], "labels": plain["labels"]},
         loggers=loggers,
+        cache=Path(plain["store"]) / "class_pictures",
     )
     return {"cost": dict(outcome.cost), "seconds": outcome.cost["seconds"], "report": list(outcome.report)}
 

@@ -19,7 +19,8 @@ def check_sentence(sentence: str, key: str) -> str:
     """A sentence with exactly one slot, or a UserError that names the key and shows the quoting."""
     if sentence.count(SLOT) != 1:
         raise UserError(
-            f"{key}: {sentence!r} needs exactly one {{}} where the subject goes; quote it: '{key}=\"a sketch of {{}} in Paris\"'"
+            f"{key}: {sentence!r} needs exactly one {{}} where the subject goes; "
+            f"quote it: '{key}=\"a sketch of {{}} in Paris\"'"
         )
     return sentence
 
@@ -65,7 +66,7 @@ class AbstractDataset(ABC):
         """The concept, read and checked. Raises UserError for missing, empty or corrupt pictures, naming the file."""
 
     def true_renders(self, sentence: str, seeds: Sequence[int]) -> Images | None:
-        """The subject itself in the scene of a sentence with a slot, one picture per seed; None outside the tiny world."""
+        """The subject itself in the scene of a sentence with a slot, one per seed; None where there are none."""
         return None
 
     def class_renders(self, seeds: Sequence[int]) -> Images | None:

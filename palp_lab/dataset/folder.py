@@ -64,7 +64,8 @@ class FolderDataset(AbstractDataset):
         if masks_of:
             if missing := [p for p in photos if p.stem not in masks_of]:
                 raise UserError(
-                    f"{missing[0]}: has no {missing[0].stem}{MASK_SUFFIX}.png, though others have; add it, or remove the others"
+                    f"{missing[0]}: has no {missing[0].stem}{MASK_SUFFIX}.png, though others have; "
+                    "add it, or remove the others"
                 )
             masks = self._read([masks_of[p.stem] for p in photos])[0].float().mean(1) > 127
         return Concept(

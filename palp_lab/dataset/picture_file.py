@@ -38,7 +38,7 @@ def picture_files(folder: Path, key: str) -> list[Path]:
 
 
 def read_picture(path: Path) -> tuple[Image.Image, list[str]]:
-    """A picture as 8 bit RGB, turned as its EXIF says and laid on white where it is transparent, and what was done to it.
+    """A picture as 8 bit RGB, upright as its EXIF says and on white where it is transparent, and what was done to it.
 
     Raises UserError for what cannot be read, has more than one frame, or is tiny or huge.
     """

@@ -35,7 +35,9 @@ class FullEdits(AbstractEdits):
         model.denoiser = self.trained
         for name, parameter in self.trained.named_parameters():
             parameter.requires_grad_(self.targets is None or any(part in name for part in self.targets))
-        if not any(parameter.requires_grad for parameter in self.trained.parameters()):
+        # By name, not by requires_grad: a stage that freezes the edits takes nothing out of what is saved.
+        self._names = {name for name, parameter in self.trained.named_parameters() if parameter.requires_grad}
+        if not self._names:
             self.detach()
             raise UserError(f"edits.targets={list(self.targets or ())}: no weight of the denoiser has such a path")
 
@@ -49,7 +51,7 @@ class FullEdits(AbstractEdits):
             yield
 
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
-        return ((name, weight) for name, weight in self.trained.named_parameters() if weight.requires_grad)
+        return ((name, weight) for name, weight in self.trained.named_parameters() if name in self._names)
 
     def merged(self) -> Mapping[str, Tensor]:
         return {name: weight.detach() for name, weight in self.parts()}

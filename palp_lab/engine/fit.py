@@ -31,9 +31,13 @@ class _Ticks(IterableDataset[int]):
 
 
 def fit(
-    module: Personalizer, folder: Path, keep: Sequence[int], about: dict[str, Any], loggers: Sequence[Any] = ()
+    module: Personalizer,
+    folder: Path,
+    keep: Sequence[int],
+    about: dict[str, Any],
+    loggers: Sequence[Any] = (),
 ) -> Checkpoints:
-    """Trains to `trainer.max_steps`; adapters of the steps in `keep` and of the last one are in folder/adapters after it.
+    """Trains to `trainer.max_steps`; folder/adapters holds those of the steps in `keep` and of the last one.
 
     Returns the callback that knows how long it took. Raises UserError for a checkpoint of another run or a broken one.
     """

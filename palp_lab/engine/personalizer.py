@@ -181,11 +181,15 @@ class Personalizer(lightning.LightningModule):
             self._waited[part] = self._waited.get(part, 0) + 1
             if self._waited[part] >= PATIENCE:
                 raise UserError(
-                    f"{part} is trained but got no gradient in {PATIENCE} steps: no loss reaches it; look at losses, captions and tokens.phrase"
+                    f"{part} is trained but got no gradient in {PATIENCE} steps: no loss reaches it; "
+                    "look at losses, captions and tokens.phrase"
                 )
 
     def _diverged(self, what: str) -> str:
-        return f"training stopped at step {self.global_step + 1}: {what}; the last checkpoint is kept; lower optimizer.lr (or optimizer.token_lr), or the loss's weight"
+        return (
+            f"training stopped at step {self.global_step + 1}: {what}; the last checkpoint is kept; "
+            "lower optimizer.lr (or optimizer.token_lr), or the loss's weight"
+        )
 
 
 def _any_gradient(parameters: Iterable[nn.Parameter]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from palp_lab.dataset.concept import AbstractDataset, Concept
-from palp_lab.engine.callbacks import LAST, write_whole
+from palp_lab.engine.callbacks import write_whole
 from palp_lab.engine.feed import Feed
 from palp_lab.engine.pictures import draw
 from palp_lab.engine.settings import Augmentation
@@ -29,9 +30,10 @@ GUIDANCE, STEPS, SCHEDULER = 7.5, 50, "ddim"
 
 
 def class_pictures(
-    model: AbstractModel, concept: Concept, dataset: AbstractDataset, losses: Mapping[str, AbstractLoss], folder: Path
+    model: AbstractModel, concept: Concept, dataset: AbstractDataset, losses: Mapping[str, AbstractLoss], cache: Path
 ) -> Images:
-    """The class's pictures a recipe asks for. Drawn ones are kept in folder/scratch, so that resuming draws none again."""
+    """The class's pictures a recipe asks for. Drawn ones are kept in `cache`, by model, prompt and
+    number."""
     how = _asking(losses)
     if how.pictures == "given":
         given = dataset.class_renders(range(how.count))
@@ -40,12 +42,17 @@ def class_pictures(
                 "losses.prior_preservation.pictures=given: this dataset has no pictures of the class; take generated"
             )
         return given
-    path = folder / LAST.parent / "class_pictures.safetensors"
+    path = cache / f"class_{_key(model, concept.clean(how.prompt), how.count)}.safetensors"
     if path.is_file():
         return load_file(path)["pictures"]
     made = draw_class(model, concept.clean(how.prompt), range(how.count))
     write_whole(path, lambda part: save_file({"pictures": made}, part))
     return made
+
+
+def _key(model: AbstractModel, prompt: str, count: int) -> str:
+    words = [model.fingerprint, str(model.dtype), prompt, str(count), str(GUIDANCE), str(STEPS), SCHEDULER]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
 def draw_class(model: AbstractModel, prompt: str, seeds: Sequence[int]) -> Images:

@@ -36,7 +36,8 @@ class Stages:
         ends = [stage.until for stage in self.rows[:-1]]
         if any(end is None for end in ends) or ends != sorted(set(ends), key=lambda end: end or 0):
             raise UserError(
-                "stages: every stage but the last needs its own `until`, in rising order; the last one runs to trainer.max_steps"
+                "stages: every stage but the last needs its own `until`, in rising order; "
+                "the last one runs to trainer.max_steps"
             )
 
     def at(self, step: int) -> Stage:

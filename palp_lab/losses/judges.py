@@ -25,17 +25,21 @@ NEGATIVE_PROMPT = (
 """NFSD's p_neg. Source: arXiv 2310.17590, section 4."""
 
 DOMAIN_ALONE_BELOW = 0.2
-"""NFSD: below t = 200 of 1000 the unconditional prediction itself is the domain direction. Source: arXiv 2310.17590, section 4."""
+"""NFSD: below t = 200 of 1000 the unconditional prediction itself is the domain direction.
+
+Source: arXiv 2310.17590, section 4."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """x0hat noised again: `x_t` at `t`, the native `target` of what it was made from, and the judge's full prompts."""
+    """x0hat noised again: `x_t` at `t`, the native `target` of what it was made from, and the judge's full prompts
+    (`negative` is NFSD's alone)."""
 
     x_t: Latents
     t: Timesteps
     target: Latents
     prompts: Sequence[str]
+    negative: str = NEGATIVE_PROMPT
 
 
 def personal(ctx: StepContext, data: Pass, judged: Judged, alpha: float, beta: float) -> Latents:
@@ -63,7 +67,7 @@ def nfsd(ctx: StepContext, data: Pass, judged: Judged, alpha: float, beta: float
     """
     empty = _base(ctx, judged, judged.prompts, 0.0)
     given = _base(ctx, judged, judged.prompts, 1.0)
-    negative = _base(ctx, judged, [NEGATIVE_PROMPT] * len(judged.x_t), 1.0)
+    negative = _base(ctx, judged, [judged.negative] * len(judged.x_t), 1.0)
     path, kind = data.pred.path, data.pred.kind
     early = (judged.t < DOMAIN_ALONE_BELOW * path.steps).view(-1, *(1,) * (empty.ndim - 1))
     predicted = Prediction(empty, judged.x_t, judged.t, kind, path).eps

@@ -17,7 +17,7 @@ from palp_lab.dataset.concept import check_sentence
 from palp_lab.diffusion.distillation import clean_estimate_factor, half_square_to_shifted, noise_units
 from palp_lab.diffusion.prediction import native_target
 from palp_lab.losses.base import AbstractLoss, Pass, StepContext
-from palp_lab.losses.judges import REFERENCES, Judged
+from palp_lab.losses.judges import NEGATIVE_PROMPT, REFERENCES, Judged
 from palp_lab.types import Role, UserError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class PromptAlignment(AbstractLoss):
         clamp: bound on |x0hat| before it is noised again; acts on the value only, not on the derivative. None: none.
         align_updates_embedding: whether word vectors take this gradient too; False costs one more pass.
         clean: a sentence with a slot for the class word in place of the target's clean twin (for controls).
+        negative: what nfsd's domain direction leads away from; arXiv 2310.17590, section 4.
     """
 
     source = "arXiv 2401.06105, Eq. 6"
@@ -65,6 +66,7 @@ class PromptAlignment(AbstractLoss):
         clamp: float | None = None,
         align_updates_embedding: bool = True,
         clean: str | None = None,
+        negative: str = NEGATIVE_PROMPT,
     ) -> None:
         key = "losses.prompt_alignment"
         for name, value, choices in (
@@ -90,6 +92,7 @@ class PromptAlignment(AbstractLoss):
         self.clamp = clamp
         self.align_updates_embedding = align_updates_embedding
         self.clean = None if clean is None else check_sentence(clean, f"{key}.clean")
+        self.negative = negative
         self.needs_target = clean is None
 
     def __call__(self, ctx: StepContext) -> Tensor:
@@ -120,7 +123,15 @@ class PromptAlignment(AbstractLoss):
 
     def _judged(self, ctx: StepContext, data: Pass) -> Judged:
         """x0hat noised again; remembered in the context, so that logging repeats no pass."""
-        key = ("judged", self.clean_prompt(ctx), self.noise, self.align_t, self.align_t_range, self.clamp)
+        key = (
+            "judged",
+            self.clean_prompt(ctx),
+            self.noise,
+            self.align_t,
+            self.align_t_range,
+            self.clamp,
+            self.negative,
+        )
         return ctx.remember(key, lambda: self._noised_again(ctx, data))
 
     def _noised_again(self, ctx: StepContext, data: Pass) -> Judged:
@@ -132,7 +143,7 @@ class PromptAlignment(AbstractLoss):
             t = data.draw_t(ctx.rng("prompt_alignment/t"), *self.align_t_range)
         x_t = pred.path.add_noise(x0, noise, t)
         target = native_target(pred.kind, pred.path, x0, noise, t)
-        return Judged(x_t.to(data.x_t.dtype), t, target, [self.clean_prompt(ctx)] * len(x_t))
+        return Judged(x_t.to(data.x_t.dtype), t, target, [self.clean_prompt(ctx)] * len(x_t), self.negative)
 
     def _output(self, ctx: StepContext, data: Pass) -> Tensor:
         raw = data.pred.raw

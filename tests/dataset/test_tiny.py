@@ -1,0 +1,61 @@
+"""The tiny world as a dataset."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from palp_lab.dataset.tiny import TinyDataset
+from palp_lab.types import UserError
+
+
+def test_a_concept_is_a_function_of_class_seed_and_shots() -> None:
+    one, two = TinyDataset("cat", 7, 3).concept(), TinyDataset("cat", 7, 3).concept()
+    assert one.photos.shape == (3, 3, 64, 64)
+    assert one.photos.dtype == torch.uint8
+    assert torch.equal(one.photos, two.photos)
+    assert one.digest == two.digest
+    assert TinyDataset("cat", 8, 3).concept().digest != one.digest
+    assert torch.equal(TinyDataset("cat", 7, 4).concept().photos[:3], one.photos)
+
+
+def test_what_is_known_of_it() -> None:
+    concept = TinyDataset("dog", 3).concept()
+    assert concept.masks is not None
+    assert concept.masks.dtype == torch.bool
+    assert 0.03 < concept.masks.float().mean() < 0.7
+    assert concept.description is not None
+    assert concept.description.endswith("dog")
+    assert not concept.description.startswith(("a ", "an "))
+    assert len(concept.description.split()) > 2
+    assert concept.described("a sketch of a {}") == f"a sketch of a {concept.description}"
+
+
+def test_held_out_photos_are_in_other_places() -> None:
+    concept = TinyDataset("cat", 7, 2, places="same").concept()
+    assert concept.held_out is not None
+    assert len(concept.held_out) == 4
+    assert not any(torch.equal(a, b) for a in concept.photos for b in concept.held_out)
+
+
+def test_true_renders_show_the_subject_in_the_scene() -> None:
+    dataset = TinyDataset("cat", 7)
+    night, beach = (
+        dataset.true_renders(f"a photo of a {{}} {place}", [0, 1]) for place in ("at night", "on the beach")
+    )
+    assert night.shape == (2, 3, 64, 64)
+    assert night.float().mean() < beach.float().mean()
+    assert torch.equal(night, dataset.true_renders("a photo of a {} at night", [0, 1]))
+
+
+def test_class_pictures_are_others_of_the_class() -> None:
+    dataset = TinyDataset("cat", 7)
+    others = dataset.class_renders(range(4))
+    assert others.shape == (4, 3, 64, 64)
+    assert torch.equal(others[:2], dataset.class_renders(range(2)))
+
+
+@pytest.mark.parametrize(("key", "value"), [("superclass", "unicorn"), ("shots", 0), ("shots", 7), ("places", "moon")])
+def test_wrong_values_are_named(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"dataset\.{key}="):
+        TinyDataset(**{key: value})  # type: ignore[arg-type]

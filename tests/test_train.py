@@ -1,0 +1,183 @@
+"""`train_adapter` on a random pipeline, as a notebook would call it, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from palp_lab.adapter import Adapter, read_adapter
+from palp_lab.dataset.concept import Concept
+from palp_lab.edits.lora import LoraEdits
+from palp_lab.edits.none import NoEdits
+from palp_lab.engine.settings import (
+    Augmentation,
+    GallerySettings,
+    LogSettings,
+    OptimizerSettings,
+    RunSettings,
+    TrainerSettings,
+)
+from palp_lab.losses.prior_preservation import PriorPreservation
+from palp_lab.losses.prompt_alignment import PromptAlignment
+from palp_lab.losses.reconstruction import Reconstruction
+from palp_lab.model.unet import UNetModel
+from palp_lab.tokens.learned import LearnedTokens
+from palp_lab.train import TrainingOutcome, train_adapter
+from palp_lab.types import UserError
+from tests.test_recipes import MicroDataset
+
+
+class FewPictures(MicroDataset):
+    """The micro subject, without pictures of its class."""
+
+    def class_renders(self, seeds: Any) -> None:
+        return None
+
+
+def settings(gallery: int = 0, max_steps: int = 4, **trainer: Any) -> RunSettings:
+    return RunSettings(
+        TrainerSettings(max_steps=max_steps, batch_size=2, save_every=2, gallery=gallery, **trainer),
+        OptimizerSettings(lr=1e-3),
+        LogSettings(1, 0, False),
+        Augmentation(2, 0.5, 0.8),
+        GallerySettings(("a photo of {}", "a sketch of {}"), (0, 1, 2), steps=2),
+    )
+
+
+def go(
+    model: UNetModel, folder: Path, losses: Any = None, how: RunSettings | None = None, **more: Any
+) -> TrainingOutcome:
+    given = {"captions": ["a photo of a {}"], "target": "a sketch of a {} in paris", **more}
+    return train_adapter(
+        model,
+        given.pop("dataset", MicroDataset()),
+        given.pop("tokens", LearnedTokens()),
+        given.pop("edits", LoraEdits(rank=2)),
+        losses or {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment(weight=0.1)},
+        folder=folder,
+        settings=how or settings(),
+        **given,
+    )
+
+
+def test_an_adapter_that_is_loaded_again_predicts_the_same(micro: UNetModel, tmp_path: Path) -> None:
+    outcome = go(micro, tmp_path, steps=[2])
+    assert sorted(outcome.adapters) == [2, 4]
+    tensors, about = read_adapter(outcome.last)
+    assert about["placeholder"] == "<v>"
+    concept: Concept = MicroDataset().concept()
+    x, t = torch.randn(1, *micro.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    base = micro.predict(x, t, micro.base_text(["a photo of a cat"])).raw
+    adapter = Adapter(micro, LearnedTokens(), LoraEdits(rank=2), concept)
+    with torch.no_grad():
+        fresh = micro.predict(x, t, adapter.encode(["a photo of a {}"])).raw
+        torch.testing.assert_close(fresh, base)
+        adapter.load_tensors(tensors)
+        trained = micro.predict(x, t, adapter.encode(["a photo of a {}"])).raw
+    assert not torch.allclose(trained, base)
+    assert outcome.cost["adapter_bytes"] == outcome.last.stat().st_size
+    assert outcome.cost["peak_memory"] > 1e6
+    assert outcome.cost["seconds"] > 0
+
+
+def test_the_gallery_changes_nothing_that_trains(micro: UNetModel, tmp_path: Path) -> None:
+    without = read_adapter(go(micro, tmp_path / "a").last)[0]
+    shown = go(micro, tmp_path / "b", how=settings(gallery=2))
+    assert sorted(path.name for path in (tmp_path / "b/gallery").iterdir()) == ["step_000002.png", "step_000004.png"]
+    sheet = np.asarray(Image.open(tmp_path / "b/gallery/step_000004.png"))
+    assert sheet.shape == (2 * 32, 3 * 32, 3)
+    with_it = read_adapter(shown.last)[0]
+    assert all(torch.equal(without[name], with_it[name]) for name in without)
+
+
+def test_class_pictures_are_drawn_once_by_the_untrained_model(
+    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from palp_lab.engine import prior
+
+    monkeypatch.setattr(prior, "STEPS", 2)
+    drawn = []
+    real = prior.draw_class
+    monkeypatch.setattr(prior, "draw_class", lambda *given: drawn.append(given[1]) or real(*given))
+    losses = {"reconstruction": Reconstruction(), "prior_preservation": PriorPreservation(count=3, prompt="a {}")}
+    go(micro, tmp_path / "a", losses, dataset=FewPictures(), cache=tmp_path / "shared")
+    go(micro, tmp_path / "b", losses, dataset=FewPictures(), cache=tmp_path / "shared", seed=1)
+    assert drawn == ["a cat"]
+    assert len(list((tmp_path / "shared").iterdir())) == 1
+    given = {**losses, "prior_preservation": PriorPreservation(pictures="given")}
+    with pytest.raises(UserError, match=r"prior_preservation\.pictures=given: this dataset has no"):
+        go(micro, tmp_path / "c", given, dataset=FewPictures())
+    go(micro, tmp_path / "d", given)
+
+
+def test_bf16_and_gradient_checkpointing_run(micro_path: Path, tmp_path: Path) -> None:
+    plain = read_adapter(go(UNetModel.open(micro_path), tmp_path / "a").last)[0]
+    saving = UNetModel.open(micro_path, gradient_checkpointing=True)
+    checkpointed = read_adapter(go(saving, tmp_path / "b").last)[0]
+    for name in plain:
+        torch.testing.assert_close(plain[name], checkpointed[name], rtol=1e-4, atol=1e-6)
+    low = read_adapter(go(UNetModel.open(micro_path), tmp_path / "c", how=settings(precision="bf16")).last)[0]
+    assert any(not torch.equal(plain[name], low[name]) for name in plain)
+    assert all(torch.isfinite(tensor).all() for tensor in low.values())
+    assert all(tensor.dtype == torch.float32 for tensor in low.values())
+
+
+def test_other_words_are_bit_identical_afterwards(micro: UNetModel, tmp_path: Path) -> None:
+    table = {name: tensor.clone() for name, tensor in micro.text.encoder.state_dict().items()}
+    before = micro.encode_text(micro.tokenize(["a photo of a dog in the snow"])).tokens
+    go(micro, tmp_path)
+    assert all(torch.equal(table[name], tensor) for name, tensor in micro.text.encoder.state_dict().items())
+    assert torch.equal(before, micro.encode_text(micro.tokenize(["a photo of a dog in the snow"])).tokens)
+
+
+def test_every_vector_of_a_word_learns(micro: UNetModel, tmp_path: Path) -> None:
+    start = micro.word_vectors("cat")[0]
+    losses = {"reconstruction": Reconstruction()}
+    outcome = go(micro, tmp_path, losses, tokens=LearnedTokens(num_vectors=3), edits=NoEdits())
+    vectors = read_adapter(outcome.last)[0]["tokens.vectors.0"]
+    assert vectors.shape[0] == 3
+    assert ((vectors - start).abs().amax(1) > 0).all()
+    assert not torch.equal(vectors[0], vectors[1])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"target": None}, r"target: losses\.prompt_alignment needs a target prompt; add 'target="),
+        ({"target": "a sketch of a cat"}, r"target: .* needs exactly one \{\}"),
+        ({"captions": ["a photo of a cat"]}, r"captions: .* needs exactly one \{\}"),
+        ({"captions": []}, "captions: there are none"),
+        ({"losses": {}}, "losses: there are none"),
+        ({"tokens": LearnedTokens(phrase="sks"), "losses": {"reconstruction": Reconstruction()}}, "tokens"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(micro: UNetModel, tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    losses = more.get("losses", {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment()})
+    rest = {key: value for key, value in more.items() if key != "losses"}
+    with pytest.raises(UserError, match=said) as caught:
+        train_adapter(
+            micro, MicroDataset(), rest.pop("tokens", LearnedTokens()), LoraEdits(rank=2), losses, folder=tmp_path,
+            settings=settings(max_steps=8), **{"captions": ["a photo of a {}"], "target": "a sketch of a {}", **rest},
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "adapters").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"batch_size": 3, "accumulate": 2}, r"trainer\.batch_size=3: cannot be split"),
+        ({"max_steps": 0}, r"trainer\.max_steps=0"),
+        ({"precision": "16"}, r"trainer\.precision=16: must be 32 or bf16"),
+        ({"ema": 1.5}, r"trainer\.ema=1\.5"),
+        ({"gradient_clip": -1.0}, r"trainer\.gradient_clip"),
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        TrainerSettings(**wrong)
