@@ -41,7 +41,7 @@ def register_resolvers() -> None:
 
     # OmegaConf 2.4, which hydra 1.4 needs, gives the older name to what 2.3 calls the new one
     later = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
-    register = OmegaConf.register_resolver if later else OmegaConf.register_new_resolver
+    register: Any = OmegaConf.register_resolver if later else OmegaConf.register_new_resolver
     register("cell_label", cell_label, replace=True)
 
 
