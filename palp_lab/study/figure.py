@@ -99,12 +99,14 @@ def _draw_plane(
         legend = f"{name}, {curve.knob} swept" if swept else f"{name} (n = {_count(curve)})"
         plane.plot(x, y, color=look.colour, lw=1.2 if swept else 2.2, ls=":" if swept else "-", zorder=3, label=legend,
                    marker=look.mark, ms=4 if swept else 7.5, mec="white", mew=0.9)  # fmt: skip
-        obstacles += _along(x, y)
+        obstacles += along(x, y)
         for i, point in enumerate(curve.points):
+            if not steps:
+                continue
             if i == len(x) - 1 and not swept:
                 bold = {"fontsize": 10.5, "color": look.colour, "weight": "bold"}
-                labels.insert(0, Label(f"{name}\n{point.label} steps" if steps else name, x[i], y[i], bold))
-            elif steps:
+                labels.insert(0, Label(f"{name}\n{point.label} steps", x[i], y[i], bold))
+            else:
                 labels.append(Label(point.label, x[i], y[i], {"fontsize": 8.5, "color": look.colour}, optional=True))
     plane.set_xlabel(axis_words(axes[0]), fontsize=12)
     plane.set_ylabel(axis_words(axes[1]), fontsize=12)
@@ -178,7 +180,7 @@ def _means(curve: Curve) -> tuple[list[float], list[float]]:
     return [point.x.mean for point in curve.points], [point.y.mean for point in curve.points]
 
 
-def _along(x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
+def along(x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
     """Points along a polyline, so that labels keep off the line and not only off its marks."""
     if len(x) < 2:
         return list(zip(x, y, strict=True))

@@ -12,25 +12,31 @@ from palp_lab.study.result import BOUNDS, Result
 
 @dataclass(frozen=True)
 class Gaps:
-    """`cells` found of `expected` (every method on every concept, seed and target that any method has), and the gaps
-    in words, one sentence each."""
+    """`cells` found of `expected` (each of the methods asked about on every concept, seed and target that any of them
+    has), and the gaps in words, one sentence each."""
 
     cells: int
     expected: int
     sentences: tuple[str, ...]
 
 
-def gaps(results: Sequence[Result]) -> Gaps:
-    """What these results leave open."""
-    found, expected, missing = _cells(results)
+def gaps(results: Sequence[Result], methods: Sequence[str] = ()) -> Gaps:
+    """What these results leave open. `methods` are those that are compared, whose missing cells make a result partial;
+    none means all. A method outside them may have been planned smaller, so it is only said how large it is."""
+    asked = [result for result in results if not methods or result.axes["method"] in methods]
+    found, expected, missing = _cells(asked)
     sentences = []
     if missing:
         named = "; ".join(missing[:6]) + (f"; and {len(missing) - 6} more" if len(missing) > 6 else "")
         sentences.append(f"{len(missing)} of {expected} cells are missing, so this is a partial result: {named}.")
+    sentences += _smaller(results, asked)
     sentences += _metrics(results)
     absent = [BOUND_WORDS[name] for name in BOUNDS if name not in {b.name for r in results for b in r.bounds}]
     if absent:
         sentences.append(f"Bounds not measured: {', '.join(absent)}.")
+    repeated = _repeated(results)
+    if repeated:
+        sentences.append(f"{repeated} cells repeat the axes of another (made by another version?); they are averaged.")
     seeds = {result.axes["train_seed"] for result in results}
     if len(seeds) == 1:
         sentences.append("One training seed only: the variation between trainings is not in the intervals.")
@@ -39,6 +45,21 @@ def gaps(results: Sequence[Result]) -> Gaps:
         listed = ", ".join(f"{name} {version}" for name, version in sorted(protocols))
         sentences.append(f"The cells were scored under different protocols ({listed}): their numbers do not compare.")
     return Gaps(found, expected, tuple(sentences))
+
+
+def _smaller(results: Sequence[Result], asked: Sequence[Result]) -> list[str]:
+    """How many concepts and seeds the methods that are not compared have, where they have fewer."""
+
+    def size(cells: Sequence[Result]) -> tuple[int, int]:
+        return len({r.axes["concept"] for r in cells}), len({r.axes["train_seed"] for r in cells})
+
+    full, sentences = size(asked), []
+    for method in sorted({str(r.axes["method"]) for r in results} - {str(r.axes["method"]) for r in asked}):
+        own = size([r for r in results if r.axes["method"] == method])
+        if own[0] < full[0] or own[1] < full[1]:
+            here, there = (f"{concepts} × {seeds}" for concepts, seeds in (own, full))
+            sentences.append(f"{words(method)} was run on {here} concepts × seeds, the comparison on {there}.")
+    return sentences
 
 
 def _cells(results: Sequence[Result]) -> tuple[int, int, list[str]]:
@@ -66,6 +87,11 @@ def _cells(results: Sequence[Result]) -> tuple[int, int, list[str]]:
         for method, _, _, concept, seed, target in sorted(wanted - there, key=str)
     ]
     return len(there & wanted), len(wanted), missing
+
+
+def _repeated(results: Sequence[Result]) -> int:
+    kinds = [tuple(sorted((key, str(value)) for key, value in r.axes.items() if key != "study")) for r in results]
+    return len(kinds) - len(set(kinds))
 
 
 def _metrics(results: Sequence[Result]) -> list[str]:

@@ -62,9 +62,13 @@ def _verdict(names: tuple[str, str], text: Comparison, image: Comparison | None,
 
 def _single(names: tuple[str, str], text: Comparison, image: Comparison | None) -> str:
     """With one pair there is a difference and no way to say whether it holds for another."""
-    seen = [f"{label_of(one.metric)} {number(one.difference.mean, signed=True)}" for one in (text, image) if one]
+    seen = [
+        f"{number(abs(one.difference.mean))} {'higher' if one.difference.mean > 0 else 'lower'} {label_of(one.metric)}"
+        for one in (text, image)
+        if one
+    ]
     return (
-        f"One pair only, so nothing is shown yet: here {names[0]} minus {names[1]} is {' and '.join(seen)} at equal "
+        f"One pair only, so nothing is shown yet: here {names[0]} has {' and '.join(seen)} than {names[1]} at equal "
         "steps. More concepts, prompts or seeds would give an interval."
     )
 
@@ -85,7 +89,7 @@ def _sentence(one: Comparison) -> str:
         f"95\u00a0% interval {range_of(d, signed=True)}" if d.low is not None else "too few pairs for an interval"
     )
     zero = "; the interval holds 0, so no difference is shown" if d.low is not None and d.holds_zero else ""
-    pairs = f"{one.pairs} pairs from {d.concepts} concept{'s' if d.concepts != 1 else ''}"
+    pairs = f"{one.pairs} pair{'s' if one.pairs != 1 else ''} from {d.concepts} concept{'s' if d.concepts != 1 else ''}"
     if one.at.startswith("equal"):
         pairs = f"{one.pairs} of {one.possible} pairs overlap, {d.concepts} concept{'s' if d.concepts != 1 else ''}"
     return f"{where}, {label_of(one.metric)} of {words(one.challenger)} {change} ({interval}; {pairs}){zero}."
@@ -94,9 +98,9 @@ def _sentence(one: Comparison) -> str:
 def _caveats(text: Comparison, level: Comparison | None) -> list[str]:
     found = []
     concepts = text.difference.concepts
-    if concepts == 1:
+    if concepts == 1 and text.pairs > 1:
         found.append("One concept only: the interval speaks of its prompts and seeds, not of other subjects.")
-    elif text.p_concepts is not None:
+    elif concepts > 1 and text.p_concepts is not None:
         reach = f"with {concepts} concepts it cannot fall below {p_value(text.p_floor)}"
         found.append(f"Taking each concept as one observation, the exact p is {p_value(text.p_concepts)} ({reach}).")
     if level is None:

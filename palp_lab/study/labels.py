@@ -79,7 +79,7 @@ def _cost(
     marks: Sequence[Box], taken: Sequence[Box], frame: Any,
 ) -> tuple[float, tuple[float, float, float, float]]:  # fmt: skip
     """What a place costs: area over other labels (dear), over marks, outside the frame, and a little for distance."""
-    gap = 13.0 * radius
+    gap = 16.0 * radius
     cx = x + math.cos(angle) * (gap + width / 2 * abs(math.cos(angle)))
     cy = y + math.sin(angle) * (gap + height / 2)
     box = Box(cx - width / 2 - 1, cy - height / 2 - 1, cx + width / 2 + 1, cy + height / 2 + 1)

@@ -53,7 +53,7 @@ def collect(paths: Iterable[Path]) -> list[Result]:
     found: dict[str, Result] = {}
     for path in map(Path, paths):
         if not path.exists():
-            raise UserError(f"{path}: no such file or folder of results")
+            raise UserError(f"{path}: no such file or folder; run a study first, or give results=[...]")
         for result in _read(path):
             if result.run not in found or found[result.run].folder is None:
                 found[result.run] = result

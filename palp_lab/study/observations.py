@@ -24,11 +24,15 @@ def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.Da
     """One row per record. Columns: run, method, dataset, model, concept, prompt, train_seed, target, prompt_group,
     own_target, step, knobs, series, and one per metric (NaN here, and only here, means not measured).
 
-    `series` names further axes that split a method into several curves ("shots", "losses.prompt_alignment.weight").
+    `series` names further axes that split a method into several curves ("shots", "losses.prompt_alignment.weight");
+    axes in which several cells of one unit differ split their method anyway, so that no two settings are averaged.
     """
+    results = list(results)
+    varied = varied_axes(results)
     rows = []
     for result in results:
-        extra = [f"{axis} {result.axes[axis]}" for axis in series if result.axes.get(axis) is not None]
+        splits = dict.fromkeys((*series, *varied.get(str(result.axes["method"]), ())))
+        extra = [f"{axis} {result.axes[axis]}" for axis in splits if result.axes.get(axis) is not None]
         for record in result.records:
             rows.append(
                 {
@@ -45,6 +49,21 @@ def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.Da
                 }
             )
     return _framed(rows, _KEYS)
+
+
+def varied_axes(results: Iterable[Result]) -> dict[str, list[str]]:
+    """Per method the axes in which cells of the same photos, seed and target differ: a sweep of a setting."""
+    cells: dict[tuple[Scalar, ...], list[Mapping[str, Scalar]]] = {}
+    for result in results:
+        axes = result.axes
+        place = tuple(axes[key] for key in ("method", "dataset", "model", "concept", "train_seed", "target"))
+        cells.setdefault(place, []).append(axes)
+    varied: dict[str, list[str]] = {}
+    for (method, *_), found in cells.items():
+        names = dict.fromkeys(name for axes in found for name in axes if name != "study")
+        differing = [name for name in names if len({axes.get(name) for axes in found}) > 1]
+        varied[str(method)] = list(dict.fromkeys([*varied.get(str(method), []), *differing]))
+    return {method: names for method, names in varied.items() if names}
 
 
 def bound_observations(results: Iterable[Result]) -> pd.DataFrame:

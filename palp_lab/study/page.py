@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from palp_lab.study.directions import higher_is_better, label_of
+from palp_lab.study.directions import label_of
 from palp_lab.study.figure import axis_words
 from palp_lab.study.gaps import Gaps
 from palp_lab.study.palette import BOUND_SENTENCES, BOUND_WORDS, styles, words
 from palp_lab.study.rendering import html, number, range_of
-from palp_lab.study.statistics import Comparison
 from palp_lab.study.study import Study
-from palp_lab.study.svg import front_svg, whisker_svg
+from palp_lab.study.svg import front_svg
 from palp_lab.study.table import Table
 from palp_lab.study.tables import comparison_table
-
-TILES = 4
+from palp_lab.study.tiles import tiles
 
 
 @dataclass(frozen=True)
@@ -83,37 +81,6 @@ def png_width(content: bytes) -> int:
     return int.from_bytes(content[16:20], "big")
 
 
-def tiles(study: Study) -> list[dict[str, str]]:
-    """The differences that the headline rests on, each with its interval drawn around zero."""
-    chosen = _chosen(study.comparisons, *study.axes)
-    found = []
-    for one in chosen:
-        d = one.difference
-        better = higher_is_better(one.metric)
-        sign = 0 if d.holds_zero else (1 if d.mean > 0 else -1) * (1 if better is not False else -1)
-        kind, said = {
-            1: ("better", "better"),
-            -1: ("worse", "worse"),
-            0: ("open", "not separated: the interval holds 0"),
-        }[sign]
-        ends = [abs(end) for end in (d.mean, d.low, d.high) if end is not None]
-        said = "one pair: no interval" if d.low is None else said
-        pairs = f"{one.pairs} of {one.possible} pairs" if one.pairs < one.possible else f"{one.pairs} pairs"
-        found.append({
-            "what": label_of(one.metric), "at": f"at {one.at}", "mean": number(d.mean, signed=True), "kind": kind,
-            "interval": range_of(d, signed=True) or "no interval", "words": f"{said}; {pairs}",
-            "whisker": whisker_svg(d, 1.15 * max(ends) or 1.0),
-        })  # fmt: skip
-    return found
-
-
-def _chosen(comparisons: Sequence[Comparison], x: str, y: str) -> list[Comparison]:
-    at_steps = {one.metric: one for one in comparisons if one.at.startswith("step")}
-    equal = {one.metric: one for one in comparisons if one.at.startswith("equal")}
-    wanted = [at_steps.get(y), at_steps.get(x), equal.get(y), equal.get("elements") if y != "elements" else None]
-    return [one for one in wanted if one is not None][:TILES]
-
-
 def _versus(study: Study) -> str:
     if not study.comparisons:
         return ""
@@ -138,7 +105,7 @@ def _chips(study: Study) -> list[dict[str, str]]:
 
 
 def _volumes(study: Study) -> list[str]:
-    return [f"{words(c.series)} {number(c.volume.mean)} {range_of(c.volume)}" for c in study.curves if c.volume]
+    return [f"{words(c.series)} {number(c.volume.mean)} {range_of(c.volume)}".strip() for c in study.curves if c.volume]
 
 
 def _bounds(study: Study) -> set[str]:

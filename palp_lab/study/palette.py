@@ -60,6 +60,11 @@ def styles(series: Iterable[str]) -> dict[str, Style]:
 
 
 def words(series: str) -> str:
-    """A series' name for people: the method's name in the papers, further axes as they are."""
+    """A series' name for people: the method's name in the papers, further axes by the last word of their key."""
     method, *rest = series.split(" · ")
-    return " · ".join([METHOD_WORDS.get(method, method), *rest])
+    return " · ".join([METHOD_WORDS.get(method, method), *(_short(axis) for axis in rest)])
+
+
+def _short(axis: str) -> str:
+    key, _, value = axis.partition(" ")
+    return f"{key.rpartition('.')[2].replace('_', ' ')} {value}"

@@ -32,7 +32,8 @@ def publish(study: Study, words_of: Words, folder: Path) -> dict[str, Path]:
     methods were compared; contact_sheet.png, strip.png and training.png where their material lies beside the results.
     """
     images, caption = draw(study, words_of.title)
-    open_ends = gaps(study.results)
+    compared = {name.split(" · ")[0] for one in study.comparisons[:1] for name in (one.baseline, one.challenger)}
+    open_ends = gaps(study.results, sorted(compared))
     written = {f"{name}.png": write_bytes(folder / f"{name}.png", content) for name, content in images.items()}
     groups = {"tables": list(study.tables)}
     if study.comparisons:

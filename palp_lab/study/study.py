@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from palp_lab.study.curves import Anchor, Curve, anchors, curves_over_knobs, curves_over_steps, reference_point
+from palp_lab.study.curves import (
+    Anchor,
+    Curve,
+    anchors,
+    curves_over_knobs,
+    curves_over_steps,
+    mark_front,
+    reference_point,
+)
 from palp_lab.study.directions import higher_is_better, known_metrics
 from palp_lab.study.headline import Headline, headline
 from palp_lab.study.intervals import RESAMPLES
@@ -84,7 +92,9 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     prompts = target_prompts(frame) if question.scope == "own" else None
     found = anchors(bounds, axes, prompts or None, *how)
     reference = question.reference or reference_point(found, axes)
-    curves = curves_over_steps(scope, axes, reference, *how)
+    curves, swept = _on_one_front(
+        curves_over_steps(scope, axes, reference, *how), curves_over_knobs(scope, axes, *how), axes
+    )
     comparisons = _comparisons(scope, question)
     metrics = shown_metrics(frame)
     few = [metric for metric in metrics if metric in (*axes, "elements", "copy")]
@@ -102,7 +112,7 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         scope,
         bounds,
         tuple(curves),
-        tuple(curves_over_knobs(scope, axes, *how)),
+        tuple(swept),
         tuple(found),
         reference,
         tuple(comparisons),
@@ -119,6 +129,12 @@ def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
     if question.compare is not None:
         return question.compare
     return CLAIM if set(CLAIM) <= names else None
+
+
+def _on_one_front(trained: list[Curve], swept: list[Curve], axes: tuple[str, str]) -> tuple[list[Curve], list[Curve]]:
+    """The same curves, their marks held against each other: a knob that needs no training is a rival like any other."""
+    marked = mark_front([*trained, *swept], axes)
+    return marked[: len(trained)], marked[len(trained) :]
 
 
 def _comparisons(scope: pd.DataFrame, question: Question) -> list[Comparison]:

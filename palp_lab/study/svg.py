@@ -11,7 +11,7 @@ from html import escape
 
 from palp_lab.study.curves import Anchor, Curve
 from palp_lab.study.directions import higher_is_better
-from palp_lab.study.figure import axis_words
+from palp_lab.study.figure import along, axis_words
 from palp_lab.study.intervals import Interval
 from palp_lab.study.palette import BOUND_WORDS, styles, words
 from palp_lab.study.rendering import number, range_of
@@ -37,7 +37,11 @@ def front_svg(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[str
         *_axes(x, y, axes),
         _pareto(curves, x, y, axes),
     ]
-    busy = [(x(p.x.mean), y(p.y.mean)) for c in curves for p in c.points]
+    busy = [
+        place
+        for curve in curves
+        for place in along([x(p.x.mean) for p in curve.points], [y(p.y.mean) for p in curve.points])
+    ]
     busy += [(x(a.x.mean), y(a.y.mean)) for a in drawn if a.x and a.y]
     parts += [_anchor(anchor, x, y, busy) for anchor in drawn]
     parts += [_curve(curve, looks[curve.series].colour, x, y) for curve in curves]

@@ -10,6 +10,7 @@ from palp_lab.study.curves import anchors, curves_over_knobs, curves_over_steps,
 from palp_lab.study.observations import bound_observations, observations, scoped
 from palp_lab.study.pareto import on_front
 from palp_lab.study.result import Result
+from palp_lab.study.study import Question, study_of
 
 AXES = ("identity", "text_alignment")
 REFERENCE = (0.4, 0.2)
@@ -58,6 +59,21 @@ def test_a_swept_knob_is_a_curve_of_its_own(study: list[Result]) -> None:
     (curve,) = curves_over_knobs(observations(cells), AXES, resamples=50)
     assert (curve.series, curve.knob) == ("ti_db", "guidance")
     assert [point.label for point in curve.points] == ["3", "5", "9"]
+
+
+def test_a_swept_knob_can_beat_a_trained_mark(study: list[Result]) -> None:
+    cells = []
+    for result in (result for result in study if result.axes["method"] == "ti_db"):
+        last = [record for record in result.records if record.step == 500]
+        better = {
+            name: replace(metric, value=None if metric.value is None else metric.value + 1.0)
+            for name, metric in last[0].metrics.items()
+        }
+        swept = tuple(replace(record, knobs={**record.knobs, "guidance": 9.0}, metrics=better) for record in last)
+        cells.append(replace(result, records=(*result.records, *swept)))
+    found = study_of(cells, Question(resamples=20))
+    assert not any(point.on_front for curve in found.curves for point in curve.points)
+    assert [point.on_front for point in found.knob_curves[0].points] == [False, True]
 
 
 def test_no_knob_swept_no_curve(study: list[Result]) -> None:

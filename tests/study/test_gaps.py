@@ -21,6 +21,22 @@ def test_missing_cells_are_counted_and_named(study: list[Result]) -> None:
     assert any("1 of 36 cells are missing" in one and "TI + DB, robot 12, seed 1" in one for one in found.sentences)
 
 
+def test_a_method_beside_the_comparison_may_be_smaller(study: list[Result]) -> None:
+    kept = [r for r in study if r.axes["method"] != "textual_inversion" or r.run == textual_inversion(study).run]
+    found = gaps(kept, ["palp", "ti_db"])
+    assert (found.cells, found.expected) == (30, 30)
+    assert "Textual Inversion was run on 1 × 1 concepts × seeds, the comparison on 3 × 2." in found.sentences
+
+
+def test_a_cell_that_was_run_twice_is_said(study: list[Result]) -> None:
+    again = replace(textual_inversion(study), run="another")
+    assert any(one.startswith("1 cells repeat the axes of another") for one in gaps([*study, again]).sentences)
+
+
+def textual_inversion(study: list[Result]) -> Result:
+    return next(result for result in study if result.axes["method"] == "textual_inversion")
+
+
 def test_a_target_that_one_concept_lacks_is_missing(study: list[Result]) -> None:
     first = next(result for result in study if result.axes["target"])
     found = gaps([result for result in study if result is not first])

@@ -50,10 +50,13 @@ def test_an_interval_that_holds_zero_is_said_to() -> None:
 
 def test_a_single_pair_claims_nothing() -> None:
     said = headline([difference(Y, "step 500", 0.2, None, concepts=1, pairs=1)], X, Y)
-    assert said.verdict.startswith(
-        "One pair only, so nothing is shown yet: here PALP minus TI + DB is text alignment +0.200"
-    )
+    assert said.verdict.startswith("One pair only, so nothing is shown yet")
+    assert "here PALP has 0.200 higher text alignment than TI + DB at equal steps" in said.verdict
     assert any("too few pairs for an interval" in sentence for sentence in said.sentences)
+
+
+def test_one_concept_is_said_to_be_one() -> None:
+    said = headline([difference(Y, "step 500", 0.05, 0.01, concepts=1)], X, Y)
     assert any("One concept only" in sentence for sentence in said.sentences)
 
 

@@ -85,5 +85,14 @@ def test_an_axis_can_split_a_method(study: list[Result]) -> None:
     assert observations([result], series=["shots"])["series"].unique().tolist() == ["palp · shots 3"]
 
 
+def test_a_swept_setting_splits_its_method_by_itself(study: list[Result]) -> None:
+    weight = "losses.prompt_alignment.weight"
+    swept = [replace(study[0], run=f"w{w}", axes={**study[0].axes, weight: w}) for w in (0.5, 2.0)]
+    untouched = next(result for result in study if result.axes["method"] == "ti_db")
+    names = set(observations([study[0], *swept, untouched])["series"])
+    assert names == {"palp", f"palp · {weight} 0.5", f"palp · {weight} 2.0", "ti_db"}
+    assert set(observations([study[0], untouched])["series"]) == {"palp", "ti_db"}
+
+
 def sorted_targets(study: list[Result]) -> list[str]:
     return sorted({str(result.axes["target"]) for result in study if result.axes["target"]})
