@@ -60,7 +60,7 @@ def curves_over_steps(
         for step, at_step in rows.groupby("step", sort=True):
             pair = intervals_of(at_step, axes, resamples, seed)
             if pair is not None:
-                points.append(CurvePoint(str(step), *pair))
+                points.append(CurvePoint(str(step), pair[0], pair[1]))
         if points:
             volume = _volume(rows, axes, points, reference, resamples, seed)
             curves.append(Curve(str(series), tuple(points), None, volume))
@@ -85,7 +85,9 @@ def curves_over_knobs(frame: pd.DataFrame, axes: Axes, resamples: int = RESAMPLE
             for value, at_value in swept[swept["step"] == swept["step"].max()].groupby(values, sort=True):
                 pair = intervals_of(at_value, axes, resamples, seed)
                 if pair is not None:
-                    points.append(CurvePoint(f"{value:g}" if isinstance(value, float) else str(value), *pair))
+                    points.append(
+                        CurvePoint(f"{value:g}" if isinstance(value, float) else str(value), pair[0], pair[1])
+                    )
             if len(points) > 1:
                 curves.append(Curve(str(series), tuple(points), knob))
     return curves

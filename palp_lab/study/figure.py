@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -159,7 +159,7 @@ def _draw_front(plane: Plane, curves: Sequence[Curve], axes: tuple[str, str]) ->
     if len(points) < 2:
         return
     x, y = (np.array(values) for values in zip(*points, strict=True))
-    where = "pre" if higher_is_better(axes[0]) else "post"
+    where: Literal["pre", "post"] = "pre" if higher_is_better(axes[0]) else "post"
     plane.step(x, y, where=where, color=INK, lw=7, alpha=0.10, zorder=2, label="Pareto front", solid_joinstyle="round")
 
 

@@ -29,7 +29,7 @@ def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.Da
     """
     results = list(results)
     varied = varied_axes(results)
-    rows = []
+    rows: list[dict[str, object]] = []
     for result in results:
         splits = dict.fromkeys((*series, *varied.get(str(result.axes["method"]), ())))
         extra = [f"{axis} {result.axes[axis]}" for axis in splits if result.axes.get(axis) is not None]
@@ -68,7 +68,7 @@ def varied_axes(results: Iterable[Result]) -> dict[str, list[str]]:
 
 def bound_observations(results: Iterable[Result]) -> pd.DataFrame:
     """One row per bound × concept × prompt; the same bound in several cells of a concept is averaged."""
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             **{key: result.axes[key] for key in ("dataset", "model", "concept")},
             "name": bound.name,
