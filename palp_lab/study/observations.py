@@ -62,6 +62,8 @@ def varied_axes(results: Iterable[Result]) -> dict[str, list[str]]:
     for (method, *_), found in cells.items():
         names = dict.fromkeys(name for axes in found for name in axes if name != "study")
         differing = [name for name in names if len({axes.get(name) for axes in found}) > 1]
+        # A result is filed under "shots" and under the key that set it: one of the two is enough.
+        differing = [name for name in differing if name.rpartition(".")[2] not in differing or "." not in name]
         varied[str(method)] = list(dict.fromkeys([*varied.get(str(method), []), *differing]))
     return {method: names for method, names in varied.items() if names}
 

@@ -92,6 +92,8 @@ def test_a_swept_setting_splits_its_method_by_itself(study: list[Result]) -> Non
     names = set(observations([study[0], *swept, untouched])["series"])
     assert names == {"palp", f"palp · {weight} 0.5", f"palp · {weight} 2.0", "ti_db"}
     assert set(observations([study[0], untouched])["series"]) == {"palp", "ti_db"}
+    twice = [replace(study[0], run=f"s{n}", axes={**study[0].axes, "shots": n, "dataset.shots": n}) for n in (1, 3)]
+    assert set(observations(twice)["series"]) == {"palp · shots 1", "palp · shots 3"}
 
 
 def sorted_targets(study: list[Result]) -> list[str]:
