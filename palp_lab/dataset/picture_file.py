@@ -48,8 +48,8 @@ def read_picture(path: Path) -> tuple[Image.Image, list[str]]:
             image: Image.Image = Image.open(path)
             if image.width * image.height > LARGEST:
                 raise UserError(f"{path}: {image.width} x {image.height} pixels are too many; scale it down")
-            if getattr(image, "n_frames", 1) > 1:
-                raise UserError(f"{path}: is animated ({image.n_frames} frames); save one of them as a picture")
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(f"{path}: is animated ({frames} frames); save one of them as a picture")
             image.load()
     except UserError:
         raise
@@ -65,7 +65,8 @@ def read_picture(path: Path) -> tuple[Image.Image, list[str]]:
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     done = []
     if image.getexif().get(0x0112, 1) != 1:
-        image, _ = ImageOps.exif_transpose(image), done.append("turned upright")
+        image = ImageOps.exif_transpose(image)
+        done.append("turned upright")
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float64)
         top = 65535.0 if values.max() > 255 else 255.0

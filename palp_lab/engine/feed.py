@@ -70,6 +70,11 @@ class Feed:
 
     def draw(self, seed: int, step: int, micro: int, micros: int) -> Draw:
         """Micro-batch `micro` of `micros` of an optimizer step. Everything is drawn for the whole batch and cut."""
+        if self.batch_size % micros:
+            raise UserError(
+                f"{self.role}: {self.batch_size} rows per step cannot be split among {micros} micro-batches; "
+                f"make it a multiple of {micros} (trainer.batch_size, or batch_size of the loss that reads the stream)"
+            )
         count = self.batch_size // micros
         share = Share(micro * count, count, self.batch_size)
         which = share.of(self._photos(seed, step))

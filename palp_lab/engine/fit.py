@@ -55,7 +55,7 @@ def fit(
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.type == "cuda" and device.index and how.devices == 1 else how.devices,
-        strategy=how.strategy,
+        strategy=_strategy(module),
         precision="bf16-mixed" if str(how.precision) == "bf16" else "32-true",
         max_epochs=1,
         max_steps=how.max_steps,
@@ -81,6 +81,14 @@ def fit(
             module, DataLoader(_Ticks(), batch_size=None), ckpt_path=last if last.is_file() else None, weights_only=True
         )
     return checkpoints
+
+
+def _strategy(module: Personalizer) -> str:
+    """Lightning's name of the strategy; where a stage freezes parts, one that does not wait for their gradients."""
+    how = module.settings.trainer
+    name = "ddp" if how.strategy == "auto" and how.devices > 1 else how.strategy
+    frozen = len(module.stages.rows) > 1
+    return f"{name}_find_unused_parameters_true" if frozen and name.startswith("ddp") else name
 
 
 def _check(path: Path, module: Personalizer) -> int:

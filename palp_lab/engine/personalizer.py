@@ -91,7 +91,7 @@ class Personalizer(lightning.LightningModule):
                 {"params": [p for _, p in rows], "lr": lr[part], "weight_decay": decay[part]}
                 for part, rows in self.groups().items()
             ],
-            betas=tuple(how.betas),
+            betas=(how.betas[0], how.betas[1]),
             eps=how.eps,
         )
 
@@ -207,7 +207,7 @@ def signature(module: Personalizer) -> str:
         name: {k: v for k, v in vars(loss).items() if not k.startswith("_")} for name, loss in module.losses.items()
     }
     shapes = {name: list(p.shape) for name, p in module.adapter.parts()}
-    what = [
+    what: list[Any] = [
         module.run_seed,
         module.target,
         trainer,

@@ -35,4 +35,4 @@ def draw(
 
     generator = torch.Generator(model.device).manual_seed(seeds[0])
     pixels = model.decode_image(sample(predict, model.scheduler(scheduler), noise, steps, guidance, generator))
-    return ((pixels.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return ((pixels.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous()

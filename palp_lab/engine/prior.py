@@ -46,7 +46,7 @@ def class_pictures(
     if path.is_file():
         return load_file(path)["pictures"]
     made = draw_class(model, concept.clean(how.prompt), range(how.count))
-    write_whole(path, lambda part: save_file({"pictures": made}, part))
+    write_whole(path, lambda part: save_file({"pictures": made.contiguous()}, part))
     return made
 
 

@@ -156,7 +156,8 @@ class StepContext:
         if guidance == 0:
             return self.model.predict(x_t, t, empty).raw
         rows = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), TextCond.cat([empty, cond])).raw
-        return guide(*rows.chunk(2), guidance)
+        unconditional, conditional = rows.chunk(2)
+        return guide(unconditional, conditional, guidance)
 
 
 class AbstractLoss(ABC):

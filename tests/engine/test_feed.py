@@ -85,3 +85,8 @@ def test_nothing_to_train_on_is_said() -> None:
         Feed(Role.SUBJECT, ToyModel(Kind.EPS), PICTURES[:0], ["a {}"], 4, Augmentation(), 0)
     with pytest.raises(UserError, match="captions"):
         Feed(Role.SUBJECT, ToyModel(Kind.EPS), PICTURES, [], 4, Augmentation(), 0)
+
+
+def test_rows_that_cannot_be_split_are_said() -> None:
+    with pytest.raises(UserError, match="3 rows per step cannot be split among 2"):
+        feed(batch=3).draw(0, 0, 0, 2)

@@ -149,3 +149,17 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
     one = read_adapter(tmp_path / "whole/adapters/step_000009.safetensors")[0]
     two = read_adapter(tmp_path / "killed/adapters/step_000009.safetensors")[0]
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("staged", [False, True])
+def test_two_processes_are_one(train: Any, staged: bool) -> None:
+    """The batch is the step's, whoever holds its rows."""
+    given = {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]} if staged else {}
+    one = train(losses(), batch_size=8, given=given)
+    two = train(losses(), batch_size=8, devices=2, accumulate=2, strategy="ddp_fork", given=given)
+    a, b = read_adapter(one.last)[0], read_adapter(two.last)[0]
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-10)
+    with two.log.open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5", "6"]
