@@ -16,7 +16,7 @@ from palp_lab.tinyworld.factors import ACCESSORIES, CLASSES, COLOUR_NAMES, FRAMI
 from palp_lab.tinyworld.oracle import LABELS
 from palp_lab.tinyworld.pretrain_autoencoder import to_pixels
 from palp_lab.tinyworld.pretrain_loop import AbstractTask, Batch
-from palp_lab.tinyworld.pretrain_reader import UNSEEN, augment, label_table
+from palp_lab.tinyworld.pretrain_reader import augment, factor_loss, label_table
 from palp_lab.tinyworld.pretrain_text import encode_captions, text_config
 from palp_lab.tinyworld.scene import Scene
 from palp_lab.tinyworld.sets import scene_of
@@ -199,11 +199,7 @@ class Matching(AbstractTask):
         texts = scores[:, first].T
         alone = batch["same"] & (row[:, None] != row[None])
         by_text = functional.cross_entropy(texts.masked_fill(alone, -torch.inf), row)
-        parts = [
-            functional.cross_entropy(logits[name].float(), batch["y"][:, i], ignore_index=UNSEEN, reduction="sum")
-            for i, name in enumerate(LABELS)
-        ]
-        loss = by_picture + 0.5 * by_text + 0.3 * torch.stack(parts).sum() / len(z)
+        loss = by_picture + 0.5 * by_text + 0.2 * factor_loss(logits, batch["y"])
         return loss + self._dense(batch["x"], output.hidden_states)
 
     def _dense(self, x: Tensor, hidden: tuple[Tensor, ...]) -> Tensor:

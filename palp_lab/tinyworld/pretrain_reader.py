@@ -9,9 +9,13 @@ from torch.nn import functional
 from transformers import ResNetConfig, ResNetModel
 
 from palp_lab.metrics.reader import SIDE, ElementReader
+from palp_lab.tinyworld.factors import ACCESSORIES
 from palp_lab.tinyworld.oracle import LABELS
 from palp_lab.tinyworld.pretrain_autoencoder import to_pixels
 from palp_lab.tinyworld.pretrain_loop import AbstractTask, Batch
+
+WEIGHTS = dict.fromkeys((*ACCESSORIES, "colour", "second_colour", "pattern"), 2.0)
+"""Small things are learned last: their losses count double. Ours."""
 
 UNSEEN = 255
 """A label that does not count: the coat and accessories of an artwork have lost their colours."""
@@ -55,6 +59,16 @@ def label_table(labels: dict[str, np.ndarray]) -> np.ndarray:
     return table
 
 
+def factor_loss(logits: dict[str, Tensor], y: Tensor) -> Tensor:
+    """Weighted sum of the cross-entropies of all factors, per picture; ``y`` [n factors] as :func:`label_table`."""
+    losses = [
+        WEIGHTS.get(name, 1.0)
+        * functional.cross_entropy(logits[name].float(), y[:, i], ignore_index=UNSEEN, reduction="sum")
+        for i, name in enumerate(LABELS)
+    ]
+    return torch.stack(losses).sum() / len(y)
+
+
 class Reading(AbstractTask):
     """Cross-entropy of every factor."""
 
@@ -71,11 +85,7 @@ class Reading(AbstractTask):
     def forward(self, batch: Batch) -> Tensor:
         with torch.autocast(batch["x"].device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.reader(batch["x"])
-        losses = [
-            functional.cross_entropy(logits[name].float(), batch["y"][:, i], ignore_index=UNSEEN, reduction="sum")
-            for i, name in enumerate(LABELS)
-        ]
-        return torch.stack(losses).sum() / len(batch["x"])
+        return factor_loss(logits, batch["y"])
 
 
 class Recognition(AbstractTask):
