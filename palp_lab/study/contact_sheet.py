@@ -70,6 +70,8 @@ def strip(rows: Sequence[tuple[str, dict[int, Path], str]], caption: str) -> Ima
         put_text(sheet, name, SPACE, top + 6, LABEL - SPACE - 6, 14, accent, bold=True)
         if len(pictures) == 1:
             put_picture(sheet, next(iter(pictures.values())), LABEL, top, EDGE)
+            if len(steps) > 1:
+                put_text(sheet, "not trained: the same at every step", LABEL + EDGE + SPACE, top + 6, EDGE, 12, MUTED)
         else:
             for i, step in enumerate(steps):
                 put_picture(sheet, pictures.get(step), LABEL + i * (EDGE + GAP), top, EDGE)

@@ -63,7 +63,7 @@ def place(axes: Axes, labels: Sequence[Label], obstacles: Sequence[tuple[float, 
         extent = text.get_window_extent(renderer)
         best = min(
             (_cost(x, y, angle, radius, extent.width, extent.height, marks, taken, frame), angle, radius)
-            for radius in (1.0, 1.8, 3.0, 4.5)
+            for radius in (1.0, 1.6, 2.5, 3.6)
             for angle in ANGLES
         )
         (cost, box), _, _ = best
@@ -79,7 +79,7 @@ def _cost(
     marks: Sequence[Box], taken: Sequence[Box], frame: Any,
 ) -> tuple[float, tuple[float, float, float, float]]:  # fmt: skip
     """What a place costs: area over other labels (dear), over marks, outside the frame, and a little for distance."""
-    gap = 16.0 * radius
+    gap = 20.0 * radius
     cx = x + math.cos(angle) * (gap + width / 2 * abs(math.cos(angle)))
     cy = y + math.sin(angle) * (gap + height / 2)
     box = Box(cx - width / 2 - 1, cy - height / 2 - 1, cx + width / 2 + 1, cy + height / 2 + 1)

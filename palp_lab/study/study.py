@@ -98,7 +98,8 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     comparisons = _comparisons(scope, question)
     metrics = shown_metrics(frame)
     few = [metric for metric in metrics if metric in (*axes, "elements", "copy")]
-    optional = (transfer_table(frame, few, *how), bounds_table(bounds, metrics, *how))
+    shown = bounds[bounds["prompt"].isna() | bounds["prompt"].isin(prompts)] if prompts else bounds
+    optional = (transfer_table(frame, few, *how), bounds_table(shown, metrics, *how))
     tables = (
         methods_table(frame, metrics, question.scope, *how),
         *(prompts_table(frame, axis, *how) for axis in (question.y, question.x)),

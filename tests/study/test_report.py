@@ -16,6 +16,7 @@ from palp_lab.report import report
 from palp_lab.study.ledger import collect, merge_jsonl
 from palp_lab.study.writing import write_bytes
 from palp_lab.types import UserError
+from tests.study.wandb_records import read_offline
 
 CONF = Path(__file__).parents[2] / "conf" / "report.yaml"
 
@@ -186,6 +187,18 @@ def test_no_results_is_one_line(tmp_path: Path) -> None:
         report(configured([tmp_path], tmp_path))
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         report(configured([tmp_path / "nowhere"], tmp_path))
+
+
+@pytest.mark.slow
+def test_the_report_goes_to_wandb_where_the_logger_says_so(
+    study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    logger = {"name": "wandb", "project": "p", "entity": None, "mode": "offline", "group": "synthetic", "tags": ["a"]}
+    page = report(configured(sorted(study_folder.iterdir())[:3], tmp_path, logger=logger))
+    (offline,) = read_offline(page.parent / "wandb")
+    assert (offline.run.job_type, offline.run.run_group, offline.exit_code) == ("report", "synthetic", 0)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
