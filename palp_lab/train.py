@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from palp_lab.model.base import AbstractModel
     from palp_lab.tokens.base import AbstractTokens
     from palp_lab.types import Images
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,8 +129,6 @@ def train(config: DictConfig) -> None:
     for cell in open_cells(config):
         with wandb_run(cell) as tracked:
             stage = cell.train(build_loggers(tracked))
-        for line in stage.about.get("report", ()):
-            logger.info("%s", line)
         print(stage.folder / "adapters" / f"step_{max(cell.steps):06d}.safetensors")
 
 

@@ -42,6 +42,17 @@ def test_exact_prediction_is_judged_where_it_stands(kind: Kind) -> None:
     torch.testing.assert_close(again, data.x_t, rtol=1e-10, atol=1e-12)
 
 
+def test_the_clean_estimate_at_the_end_of_the_clock_is_not_made_in_half_precision() -> None:
+    """Eq. 2 divides by 0.068 there: with a half precision output it is computed in float32 or wider."""
+    ctx = toy_context(toy_adapter(Kind.EPS))
+    data = ctx.passes[Role.SUBJECT]
+    last = torch.full_like(data.t, 999)
+    half = Prediction(data.noise.half(), data.x_t.half(), last, Kind.EPS, ctx.model.path)
+    exact = Prediction(data.noise.half().double(), data.x_t.half().double(), last, Kind.EPS, ctx.model.path)
+    assert half.x0.dtype == torch.float32
+    torch.testing.assert_close(half.x0.double(), exact.x0, rtol=1e-5, atol=1e-4)
+
+
 def test_the_clamp_acts_on_the_value_and_not_on_the_derivative() -> None:
     adapter = toy_adapter(Kind.EPS)
     ctx = toy_context(adapter)
