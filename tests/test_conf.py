@@ -68,12 +68,57 @@ def test_every_study_composes(choice: str) -> None:
     check(compose("run", f"study={choice}"))
 
 
-def test_the_paper_values_are_the_defaults() -> None:
-    """arXiv 2401.06105, appendix C."""
-    config = compose("run")
-    assert (config.trainer.max_steps, config.trainer.batch_size, config.optimizer.lr) == pytest.approx(
-        (500, 32, 5e-5)
-    ) or (CONF / "tuning" / "tiny_palp.yaml").is_file()
+PUBLISHED: dict[str, dict[str, object]] = {
+    # arXiv 2401.06105, appendix C
+    "palp": {
+        "trainer.max_steps": 500,
+        "trainer.batch_size": 32,
+        "optimizer.lr": 5e-5,
+        "edits.rank": 32,
+        "losses.prompt_alignment.alpha": 15.0,
+        "losses.prompt_alignment.beta": 7.5,
+        "losses.prompt_alignment.noise": "same",
+        "losses.prompt_alignment.rescale": True,
+        "captions": ["a photo of {}"],
+    },
+    "ti_db": {"trainer.max_steps": 500, "trainer.batch_size": 32, "optimizer.lr": 5e-5, "edits.rank": 32},
+    # arXiv 2208.12242, sections 3 and 4
+    "dreambooth": {
+        "trainer.max_steps": 1000,
+        "optimizer.lr": 5e-6,
+        "losses.prior_preservation.weight": 1.0,
+        "losses.prior_preservation.count": 1000,
+        "captions": ["a {}"],
+    },
+    # the released configuration of arXiv 2208.01618 for Stable Diffusion
+    "textual_inversion": {"trainer.max_steps": 6100, "trainer.batch_size": 2, "optimizer.token_lr": 1e-2},
+    # arXiv 2303.09522
+    "p_plus": {"trainer.max_steps": 500, "trainer.batch_size": 8, "optimizer.token_lr": 5e-3},
+    # arXiv 2212.04488 and its released code
+    "custom_diffusion": {
+        "trainer.max_steps": 250,
+        "trainer.batch_size": 4,
+        "optimizer.lr": 8e-5,
+        "losses.prior_preservation.count": 200,
+    },
+}
+
+
+@pytest.mark.parametrize("method", sorted(PUBLISHED))
+def test_stable_diffusion_alone_gives_the_papers_numbers(method: str) -> None:
+    config = compose("run", "model=sd14", f"method={method}")
+    for key, value in PUBLISHED[method].items():
+        assert OmegaConf.select(config, key) == value, key
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "tuning").glob("tiny_[!s]*.yaml")), ids=lambda p: p.stem)
+def test_what_is_tuned_for_another_base_says_whose_it_is(path: Path) -> None:
+    """Every tuned number is marked ours (the small pipeline's files take the larger one's)."""
+    numbers = [line for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"\s+\w+:\s*[-\d.]", line)]
+    assert numbers or re.search(r"^defaults:", path.read_text(encoding="utf-8"), re.M), (
+        "a tuning file that tunes nothing"
+    )
+    assert not [line for line in numbers if "# ours" not in line]
 
 
 def test_losses_are_a_list_of_words_and_each_lands_under_its_own_name() -> None:
