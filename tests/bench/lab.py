@@ -52,7 +52,7 @@ class Lab:
     dataset: Any
     about: str
 
-    def training(self, folder: Path, *overrides: str, steps: int = 8) -> float:
+    def training(self, folder: Path, *overrides: str, steps: int = 5) -> float:
         """Median seconds of a step of the whole engine; the first two (warm-up) and the last (saving)
         do not count."""
         from palp_lab import compose, train_adapter

@@ -53,16 +53,16 @@ def stopwatch(work: Callable[[], object], device: torch.device, units: int = 1) 
     return once
 
 
-def compare(variants: Mapping[str, Once], device: torch.device, rounds: int = 3) -> list[Row]:
-    """Runs all variants in turns, `rounds` times after one round that does not count; the first is the baseline."""
+def compare(variants: Mapping[str, Once], device: torch.device, rounds: int = 3, warm: int = 1) -> list[Row]:
+    """Runs all variants in turns, `rounds` times after `warm` rounds that do not count; the first is the baseline."""
     found: dict[str, list[float]] = {name: [] for name in variants}
     memory: dict[str, int] = {}
-    for number in range(rounds + 1):
+    for number in range(warm + rounds):
         for name, once in variants.items():
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             seconds = once()
-            if number:
+            if number >= warm:
                 found[name].append(seconds)
             if device.type == "cuda":
                 memory[name] = max(memory.get(name, 0), torch.cuda.max_memory_allocated(device))

@@ -60,5 +60,6 @@ def test_step(palp_lab_data: Path, device: torch.device, tmp_path: Path) -> None
         },
         device,
         rounds=3 if fast else 1,
+        warm=0,
     )
     report("sd14", "What does a step cost on SD 1.4?", "step", rows, device, f"{lab.about}, batch {batch}, float32")
