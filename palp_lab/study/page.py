@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from palp_lab.study.directions import label_of
+from palp_lab.study.directions import higher_is_better, label_of
 from palp_lab.study.figure import axis_words
 from palp_lab.study.gaps import Gaps
 from palp_lab.study.palette import BOUND_SENTENCES, BOUND_WORDS, styles, words
@@ -51,6 +51,7 @@ def page(study: Study, gaps: Gaps, words_of: Words, images: Mapping[str, bytes],
         "versus": _versus(study),
         "contents": _contents(uris),
         "scope_words": _SCOPES[study.question.scope] if study.frame["own_target"].any() else "",
+        "plane_words": _plane(study.axes),
         "chips": _chips(study),
         "front_svg": Markup(front_svg([*study.curves, *study.knob_curves], study.anchors, study.axes)),
         "front_alt": f"{axis_words(study.axes[0])} against {axis_words(study.axes[1])}. {study.headline.verdict}",
@@ -106,6 +107,11 @@ def _chips(study: Study) -> list[dict[str, str]]:
 
 def _volumes(study: Study) -> list[str]:
     return [f"{words(c.series)} {number(c.volume.mean)} {range_of(c.volume)}".strip() for c in study.curves if c.volume]
+
+
+def _plane(axes: tuple[str, str]) -> str:
+    x, y = (f"{label_of(axis)} ({'more' if higher_is_better(axis) else 'less'} is better)" for axis in axes)
+    return f"further right is more {x}, further up more {y}."
 
 
 def _bounds(study: Study) -> set[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 from palp_lab.study.curves import Anchor, Curve
-from palp_lab.study.directions import higher_is_better
+from palp_lab.study.directions import higher_is_better, label_of
 from palp_lab.study.figure import along, axis_words
 from palp_lab.study.intervals import Interval
 from palp_lab.study.palette import BOUND_WORDS, styles, words
@@ -43,8 +43,8 @@ def front_svg(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[str
         for place in along([x(p.x.mean) for p in curve.points], [y(p.y.mean) for p in curve.points])
     ]
     busy += [(x(a.x.mean), y(a.y.mean)) for a in drawn if a.x and a.y]
-    parts += [_anchor(anchor, x, y, busy) for anchor in drawn]
-    parts += [_curve(curve, looks[curve.series].colour, x, y) for curve in curves]
+    parts += [_anchor(anchor, x, y, busy, axes) for anchor in drawn]
+    parts += [_curve(curve, looks[curve.series].colour, x, y, axes) for curve in curves]
     return "\n".join([*parts, "</svg>"])
 
 
@@ -86,7 +86,7 @@ def _axes(x: Scale, y: Scale, axes: tuple[str, str]) -> list[str]:
     return parts
 
 
-def _anchor(anchor: Anchor, x: Scale, y: Scale, busy: list[tuple[float, float]]) -> str:
+def _anchor(anchor: Anchor, x: Scale, y: Scale, busy: list[tuple[float, float]], axes: tuple[str, str]) -> str:
     """A star and its name, written where the fewest marks and names are; the name's place becomes busy too."""
     assert anchor.x is not None and anchor.y is not None
     name = BOUND_WORDS.get(anchor.name, anchor.name)
@@ -100,7 +100,7 @@ def _anchor(anchor: Anchor, x: Scale, y: Scale, busy: list[tuple[float, float]])
     )
     left, top, end, middle = min(places, key=lambda place: _crowd(place[3], place[1] - 4, half, busy))
     busy += [(middle + share * half, top - 4) for share in (-0.8, -0.4, 0, 0.4, 0.8)]
-    tip = _tip(name, anchor.x, anchor.y)
+    tip = _tip(name, anchor.x, anchor.y, axes)
     star = " ".join(f"{cx + r * math.sin(a):.1f},{cy - r * math.cos(a):.1f}" for r, a in _STAR)
     return (
         f'<g class="bound" tabindex="0" role="img" aria-label="{tip}" data-tip="{tip}"><polygon points="{star}"/>'
@@ -114,14 +114,14 @@ def _crowd(middle: float, height: float, half: float, busy: Sequence[tuple[float
     return sum(abs(bx - middle) < half + 9 and abs(by - height) < 15 for bx, by in busy) + (0 if inside else 50)
 
 
-def _curve(curve: Curve, colour: str, x: Scale, y: Scale) -> str:
+def _curve(curve: Curve, colour: str, x: Scale, y: Scale, axes: tuple[str, str]) -> str:
     line = " ".join(f"{x(p.x.mean):.1f},{y(p.y.mean):.1f}" for p in curve.points)
     swept = ' class="swept"' if curve.knob else ""
     marks = []
     for i, point in enumerate(curve.points):
         cx, cy = x(point.x.mean), y(point.y.mean)
         what = f"{point.label} steps" if curve.knob is None else f"{curve.knob} {point.label}"
-        tip = _tip(f"{words(curve.series)}, {what}", point.x, point.y)
+        tip = _tip(f"{words(curve.series)}, {what}", point.x, point.y, axes)
         bars = "".join(
             f'<line class="ci" x1="{a:.1f}" x2="{b:.1f}" y1="{c:.1f}" y2="{d:.1f}"/>'
             for a, b, c, d in (
@@ -154,11 +154,11 @@ def _pareto(curves: Sequence[Curve], x: Scale, y: Scale, axes: tuple[str, str]) 
     return f'<path class="pareto" d="{path}"/>'
 
 
-def _tip(title: str, x: Interval, y: Interval) -> str:
+def _tip(title: str, x: Interval, y: Interval, axes: tuple[str, str]) -> str:
+    both = zip(axes, (x, y), strict=True)
+    said = " | ".join(f"{label_of(axis)} {number(one.mean)} {range_of(one)}".strip() for axis, one in both)
     units = f"n = {x.n}, {x.concepts} concept{'s' if x.concepts != 1 else ''}"
-    return escape(
-        f"{title} | x {number(x.mean)} {range_of(x)} | y {number(y.mean)} {range_of(y)} | {units}", quote=True
-    )
+    return escape(f"{title} | {said} | {units}", quote=True)
 
 
 def _spans(interval: Interval | None) -> tuple[float, float]:

@@ -72,7 +72,10 @@ def test_the_svg_holds_the_same_marks() -> None:
     svg = front_svg([*CURVES, curve("ti_db", [(0.5, 0.3), (0.6, 0.29)], False, "guidance")], BOUNDS, AXES)
     assert svg.count('class="mark') == 7 and svg.count("onfront") == 3
     assert 'data-series="ti_db, guidance"' in svg
-    assert "PALP, 200 steps | x 0.750 [0.730, 0.770] | y 0.300 [0.280, 0.320] | n = 8, 2 concepts" in svg
+    assert (
+        "PALP, 200 steps | identity 0.750 [0.730, 0.770] | text alignment 0.300 [0.280, 0.320] | n = 8, 2 concepts"
+        in svg
+    )
 
 
 def test_a_whisker_is_symmetric_about_zero() -> None:

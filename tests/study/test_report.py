@@ -135,7 +135,7 @@ def test_the_page_says_what_was_found(read: Reader) -> None:
 
 def test_the_page_carries_every_mark_with_its_numbers(written: Path) -> None:
     text = (written / "report.html").read_text(encoding="utf-8")
-    assert len(re.findall(r'data-tip="(?:PALP|TI \+ DB|Textual Inversion), \d+ steps \| x ', text)) == 15
+    assert len(re.findall(r'data-tip="(?:PALP|TI \+ DB|Textual Inversion), \d+ steps \| identity ', text)) == 15
     assert len(re.findall(r'class="bound"', text)) == 5
 
 
