@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,24 +37,41 @@ def train_stage(
     `target` is None for a method that has none. Returns what the stage says about itself: its cost.
     """
     plain = as_plain(config)
-    outcome = train_adapter(
-        model,
-        dataset,
-        build(config.tokens, "tokens"),
-        build(config.edits, "edits"),
-        losses,
-        captions=plain["captions"],
-        folder=folder,
-        settings=read_settings(plain, sentences),
-        seed=int(plain["seed"]),
-        target=target,
-        steps=[int(step) for step in plain["checkpoints"]],
-        stages=plain.get("stages") or (),
-        about={"tokens": plain["tokens"], "edits": plain["edits"], "model": plain["model"], "labels": plain["labels"]},
-        loggers=loggers,
-        cache=Path(plain["store"]) / "class_pictures",
-    )
+    with unmasked_interrupt():
+        outcome = train_adapter(
+            model,
+            dataset,
+            build(config.tokens, "tokens"),
+            build(config.edits, "edits"),
+            losses,
+            captions=plain["captions"],
+            folder=folder,
+            settings=read_settings(plain, sentences),
+            seed=int(plain["seed"]),
+            target=target,
+            steps=[int(step) for step in plain["checkpoints"]],
+            stages=plain.get("stages") or (),
+            about={
+                "tokens": plain["tokens"],
+                "edits": plain["edits"],
+                "model": plain["model"],
+                "labels": plain["labels"],
+            },
+            loggers=loggers,
+            cache=Path(plain["store"]) / "class_pictures",
+        )
     return {"cost": dict(outcome.cost), "seconds": outcome.cost["seconds"], "report": list(outcome.report)}
+
+
+@contextmanager
+def unmasked_interrupt() -> Iterator[None]:
+    """Lightning turns Ctrl-C into an exit with status 1; here it is Ctrl-C again, so that a sweep stops as a whole."""
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def read_settings(plain: Mapping[str, Any], sentences: Sequence[str] = ()) -> RunSettings:

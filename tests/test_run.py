@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from palp_lab import keys
+from palp_lab.adapter import read_adapter
 from palp_lab.cell import Cell
 from palp_lab.result_folder import RESULT, result_folder
 from palp_lab.run import objectives, run
@@ -221,5 +223,8 @@ def test_two_cells_in_one_process_leave_the_base_as_it_was(micro_lab: MicroLab, 
 
     parts._open.clear()
     alone = ran(micro_lab, tmp_path / "alone", "method=palp", TARGET)
-    for name in ("adapter/adapter.safetensors", "strip/base.png"):
+    (mine, _), (theirs, _) = (read_adapter(folder / "adapter" / "adapter.safetensors") for folder in (second, alone))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    for name in ("strip/base.png", "strip/step_000004.png"):
         assert (second / name).read_bytes() == (alone / name).read_bytes()
