@@ -21,7 +21,7 @@ from palp_lab.study.fields import Fields
 from palp_lab.study.result import Bound, Record
 from palp_lab.study.store import Stage, Store
 from palp_lab.study.writing import write_text
-from palp_lab.training import as_plain, train_stage
+from palp_lab.training import as_plain, is_further_rank, train_stage
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -124,13 +124,17 @@ class Cell:
         return str(self.config.target or self.sentences[0])
 
     def train(self, loggers: Sequence[Any] = ()) -> Stage:
-        """The adapters. Continues an interrupted training from its last checkpoint."""
+        """The adapters. Continues an interrupted training from its last checkpoint. A further rank of a distributed
+        training does its share and ends here; rank 0 draws and scores."""
 
         def build_in(folder: Path) -> Mapping[str, Any]:
             return train_stage(
                 self.config, self.model, self.dataset, self.losses, self.target, self.sentences, folder, loggers
             )
 
+        if is_further_rank():
+            self.store.join("train", self.stage_inputs("train"), build_in)
+            raise SystemExit(0)
         return self.store.make("train", self.stage_inputs("train"), build_in, resume=True)
 
     def pictures(self, step: int | str) -> Stage:

@@ -25,14 +25,14 @@ SECONDS_PER_SCORE = 0.05
 _pass_seconds: dict[str, float] = {}
 
 
-def plan_cell(cell: Cell) -> dict[str, Any]:
-    """A cell as plain data: its hash, its labels, and every stage with whether it is there, seconds and bytes."""
-    stages: list[tuple[str, int | str]] = [("train", 0)]
-    for step in (*cell.steps, *cell.fills):
-        stages += [("pictures", step)]
+def plan_cell(cell: Cell, known: bool = False) -> dict[str, Any]:
+    """A cell as plain data: its hash, its labels, and every stage with whether it is there, seconds and bytes. A cell
+    that is `known` to the study's ledger needs none."""
+    drawn: list[int | str] = [*cell.steps, *cell.fills]
+    stages: list[tuple[str, int | str]] = [("train", 0), *(("pictures", one) for one in drawn)]
     stages += [("scores", step) for step in cell.steps] + [("bounds", 0)]
     rows = []
-    for kind, step in stages:
+    for kind, step in [] if known else stages:
         inputs = cell.stage_inputs(kind, step)
         there = cell.store.find(kind, inputs, thorough=False) is not None
         seconds, size = (0.0, 0) if there else estimate(cell, kind, step)

@@ -33,7 +33,11 @@ def run(config: DictConfig) -> tuple[float, float]:
     if config.dry_run:
         from palp_lab.plan import plan_cell, print_plan
 
-        plans = [plan_cell(cell) for cell in cells]
+        plans = []
+        for cell in cells:
+            ledger = ledger_of(cell)
+            known = ledger is not None and known_result(ledger, cell.run) is not None
+            plans.append(plan_cell(cell, known))
         leave_cells(plans)
         if (job := current()) is None or not job.swept:
             print_plan(plans)
@@ -83,13 +87,10 @@ def read_targets(path: Path) -> list[str]:
 
 def run_cell(cell: Cell) -> Result:
     """The result of a cell: from the study's ledger if it is known there, else from its stages, made where missing."""
-    from omegaconf import OmegaConf
-
     from palp_lab.result_folder import RESULT, publish, result_folder
     from palp_lab.study.result import save_result
 
-    told = OmegaConf.select(cell.config, "ledger")
-    ledger = Path(told) if told else None
+    ledger = ledger_of(cell)
     if ledger is not None and (known := known_result(ledger, cell.run)) is not None:
         logger.info("%s: known from %s", cell.run[:8], ledger)
         if not (path := result_folder(cell) / RESULT).exists():
@@ -101,10 +102,20 @@ def run_cell(cell: Cell) -> Result:
         training = cell.train(build_loggers(tracked))
         result = publish(cell, training)
         if tracked is not None:
+            if training.cached:
+                send_log(tracked, training.folder / "log.csv")
             send(tracked, result, result_folder(cell))
     if ledger is not None:
         remember(ledger, result)
     return result
+
+
+def ledger_of(cell: Cell) -> Path | None:
+    """The study's memory, where the configuration names one."""
+    from omegaconf import OmegaConf
+
+    told = OmegaConf.select(cell.config, "ledger")
+    return Path(told) if told else None
 
 
 def known_result(ledger: Path, run: str) -> Result | None:
@@ -154,6 +165,16 @@ def wandb_run(cell: Cell) -> Iterator[Any]:
     id = run_id(str(config.study_name), str(config.verb), cell.run)
     with open_run(project, id, folder.name, str(config.verb), cell.plain, folder) as opened:
         yield opened
+
+
+def send_log(tracked: Any, path: Path) -> None:
+    """The rows of a training that was finished before this run was opened."""
+    from palp_lab.engine.callbacks import read_log
+    from palp_lab.study.tracking import STEP
+
+    for row in read_log(path):
+        numbers = {name: float(text) for name, text in row.items() if text and name != "step"}
+        tracked.log({**numbers, STEP: int(row["step"])})
 
 
 def send(tracked: Any, result: Result, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +39,7 @@ def train_stage(
     `target` is None for a method that has none. Returns what the stage says about itself: its cost.
     """
     plain = as_plain(config)
-    with unmasked_interrupt():
+    with unmasked_interrupt(), repeatable_command(str(plain["verb"])):
         outcome = train_adapter(
             model,
             dataset,
@@ -61,6 +63,24 @@ def train_stage(
             cache=Path(plain["store"]) / "class_pictures",
         )
     return {"cost": dict(outcome.cost), "seconds": outcome.cost["seconds"], "report": list(outcome.report)}
+
+
+def is_further_rank() -> bool:
+    """Whether this process was started by another one as a rank above 0 of its training."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+@contextmanager
+def repeatable_command(verb: str) -> Iterator[None]:
+    """Puts the verb back into the command line, which Hydra reads without it: strategy=ddp starts its further ranks by
+    giving the command once more."""
+    before = sys.argv
+    if verb not in before[1:2]:
+        sys.argv = [before[0], verb, *before[1:]]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @contextmanager

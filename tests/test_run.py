@@ -170,7 +170,9 @@ def test_a_key_nobody_listed_counts_as_the_trainings() -> None:
     assert keys.read_by("train", {"seed": 0, "something_new": 1}) == {"seed": 0, "something_new": 1}
 
 
-def test_the_ledger_spares_a_known_cell(micro_lab: MicroLab, output: Path, tmp_path: Path) -> None:
+def test_the_ledger_spares_a_known_cell(
+    micro_lab: MicroLab, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ledger = tmp_path / "experiments" / "results.jsonl"
     config = micro_lab.compose(f"output={output}", "method=ti_db", "checkpoints=[2]", f"ledger={ledger}")
     values = run(config)
@@ -180,6 +182,12 @@ def test_the_ledger_spares_a_known_cell(micro_lab: MicroLab, output: Path, tmp_p
     assert not (tmp_path / "elsewhere" / "store").exists(), "a cell the ledger knows is not made"
     assert load_result(result_folder(Cell(fresh)) / RESULT).run == Cell(config).run
     assert len(ledger.read_text().splitlines()) == 1
+    run(
+        micro_lab.compose(
+            f"output={tmp_path / 'new'}", "method=ti_db", "checkpoints=[2]", f"ledger={ledger}", "dry_run=true"
+        )
+    )
+    assert "1 cells, 0 to do" in capsys.readouterr().out
 
 
 def test_targets_from_a_file(micro_lab: MicroLab, output: Path, tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ class Store:
                     return found
                 return self._build(kind, key, inputs, build, resume)
 
+    def join(self, kind: str, inputs: Plain, build: Callable[[Path], Plain]) -> None:
+        """Takes part in a build another process of the same work holds the lock of and will finish (a further rank of
+        a distributed training)."""
+        partial = self.root / kind / f"{digest(inputs)}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        build(partial)
+
     def measured(self, kind: str) -> list[tuple[Plain, float, int]]:
         """Inputs, seconds and bytes of all finished stages of a kind: what an estimate can lean on."""
         rows = []
