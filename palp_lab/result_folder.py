@@ -52,7 +52,8 @@ def publish(cell: Cell, training: Stage) -> Result:
     link(adapter_file(training.folder, cell.steps[-1]), folder / "adapter" / "adapter.safetensors")
     publish_strip(cell, folder / "strip")
     link_all(stage.folder / "bounds", folder / "bounds")
-    link(training.folder / "log.csv", folder / "log.csv")
+    # A copy: people open it in programs that write in place, and the store's own must stay what it is.
+    write_text(folder / "log.csv", (training.folder / "log.csv").read_text(encoding="utf-8"))
     if (training.folder / "gallery").is_dir():
         link_all(training.folder / "gallery", folder / "gallery")
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cell.config, resolve=True))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from palp_lab.memory import known_result, remember
 from palp_lab.study.sweeps import current, leave_cells
 from palp_lab.types import UserError
 
@@ -33,11 +34,7 @@ def run(config: DictConfig) -> tuple[float, float]:
     if config.dry_run:
         from palp_lab.plan import plan_cell, print_plan
 
-        plans = []
-        for cell in cells:
-            ledger = ledger_of(cell)
-            known = ledger is not None and known_result(ledger, cell.run) is not None
-            plans.append(plan_cell(cell, known))
+        plans = [plan_cell(cell, known=known_result(cell) is not None) for cell in cells]
         leave_cells(plans)
         if (job := current()) is None or not job.swept:
             print_plan(plans)
@@ -90,9 +87,8 @@ def run_cell(cell: Cell) -> Result:
     from palp_lab.result_folder import RESULT, publish, result_folder
     from palp_lab.study.result import save_result
 
-    ledger = ledger_of(cell)
-    if ledger is not None and (known := known_result(ledger, cell.run)) is not None:
-        logger.info("%s: known from %s", cell.run[:8], ledger)
+    if (known := known_result(cell)) is not None:
+        logger.info("%s: known from %s", cell.run[:8], cell.config.ledger)
         if not (path := result_folder(cell) / RESULT).exists():
             save_result(known, path)
         return known
@@ -105,34 +101,8 @@ def run_cell(cell: Cell) -> Result:
             if training.cached:
                 send_log(tracked, training.folder / "log.csv")
             send(tracked, result, result_folder(cell))
-    if ledger is not None:
-        remember(ledger, result)
+    remember(cell, result)
     return result
-
-
-def ledger_of(cell: Cell) -> Path | None:
-    """The study's memory, where the configuration names one."""
-    from omegaconf import OmegaConf
-
-    told = OmegaConf.select(cell.config, "ledger")
-    return Path(told) if told else None
-
-
-def known_result(ledger: Path, run: str) -> Result | None:
-    """A cell's line in a ledger."""
-    from palp_lab.study.ledger import read_jsonl
-
-    return next((result for result in read_jsonl(ledger) if result.run == run), None) if ledger.exists() else None
-
-
-def remember(ledger: Path, result: Result) -> None:
-    """Adds a finished cell to a ledger; several processes may."""
-    from palp_lab.study.ledger import merge_jsonl
-    from palp_lab.study.locks import locked
-
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with locked(ledger.with_name(f".{ledger.name}.lock"), str(ledger)):
-        merge_jsonl(ledger, [result])
 
 
 def objectives(result: Result) -> tuple[float, float]:

@@ -13,8 +13,10 @@ import torch
 from palp_lab import keys
 from palp_lab.adapter import read_adapter
 from palp_lab.cell import Cell
+from palp_lab.memory import known_result
 from palp_lab.result_folder import RESULT, result_folder
 from palp_lab.run import objectives, run
+from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
 from palp_lab.types import UserError
 from tests.micro_lab import MicroLab
@@ -188,6 +190,26 @@ def test_the_ledger_spares_a_known_cell(
         )
     )
     assert "1 cells, 0 to do" in capsys.readouterr().out
+
+
+def test_a_concepts_bounds_are_in_the_ledger_once(micro_lab: MicroLab, output: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "results.jsonl"
+    configs = [
+        micro_lab.compose(f"output={output}", "method=ti_db", "checkpoints=[2]", f"ledger={ledger}", *more)
+        for more in ((), ("seed=1",), ("generate.seeds=1",))
+    ]
+    for config in configs:
+        run(config)
+    lines = read_jsonl(ledger)
+    assert len(lines) == 3
+    assert sum(bool(line.bounds) for line in lines) == 2, "one for two seeds per prompt, one for one"
+    for config in configs:
+        known = known_result(Cell(config))
+        assert known is not None
+        fresh = load_result(result_folder(Cell(config)) / RESULT)
+        assert [(bound.name, bound.prompt) for bound in known.bounds] == [(b.name, b.prompt) for b in fresh.bounds]
+        for mine, theirs in zip(known.bounds, fresh.bounds, strict=True):
+            assert mine.metrics["identity"].value == pytest.approx(theirs.metrics["identity"].value, abs=1e-5)
 
 
 def test_targets_from_a_file(micro_lab: MicroLab, output: Path, tmp_path: Path) -> None:
