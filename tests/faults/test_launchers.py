@@ -67,7 +67,7 @@ def crashing(micro_lab: MicroLab, tmp_path: Path) -> tuple[str, ...]:
 def launch(command: tuple[str, ...], tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
     home = environment()
     home |= {"PALP_LAB_TARGETS": "crashing", "PYTHONPATH": f"{home['PYTHONPATH']}:{tmp_path}"}
-    return subprocess.run([*command, *more], env=home, capture_output=True, text=True, timeout=290, check=False)
+    return subprocess.run([*command, *more], env=home, capture_output=True, text=True, timeout=560, check=False)
 
 
 def results(tmp_path: Path) -> list[Path]:
@@ -75,7 +75,7 @@ def results(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1700)
 def test_a_grid_with_a_cell_that_raises_and_one_that_dies(
     crashing: tuple[str, ...], tmp_path: Path, launcher: str
 ) -> None:
@@ -83,11 +83,11 @@ def test_a_grid_with_a_cell_that_raises_and_one_that_dies(
         pytest.skip(f"hydra's {launcher} launcher is not installed")
     options = [option.format(sweep=tmp_path / "sweep") for option in LAUNCHERS[launcher]]
     engine = (f"hydra/launcher={launcher}", *options)
-    raising = launch(crashing, tmp_path, *engine, "seed=0,2", "dataset.superclass=cat,dragon")
+    raising = launch(crashing, tmp_path, *engine, "dataset.superclass=cat,dragon")
     assert raising.returncode == 1, raising.stderr
-    assert "2 of 4 cells failed" in raising.stderr
+    assert "1 of 2 cells failed" in raising.stderr
     assert raising.stderr.count("dragon") >= 2
-    assert len(results(tmp_path)) == 2
+    assert len(results(tmp_path)) == 1
     assert (tmp_path / "output" / "adhoc" / "report.html").exists()
 
     grid = ("seed=1,3", "losses=[reconstruction,crash]")
@@ -95,4 +95,4 @@ def test_a_grid_with_a_cell_that_raises_and_one_that_dies(
     assert dying.returncode != 0, "a cell whose process died is a failure"
     again = launch(crashing, tmp_path, *engine, *grid)
     assert again.returncode == 0, again.stderr
-    assert len(results(tmp_path)) == 4
+    assert len(results(tmp_path)) == 3
