@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
     from palp_lab.tinyworld.pretrain_loop import LoopSettings
 
-TRAINED = ("autoencoder", "generator", "generator_small", "clip", "reader", "identity")
+TRAINED = ("autoencoder", "text", "generator", "generator_small", "clip", "reader", "identity")
 """Stages with a training loop."""
 
 STAGES = (
-    "sets", "autoencoder", "latents", "generator", "generator_small", "reader", "clip", "identity", "evaluate", "ship",
+    "sets", "autoencoder", "latents", "text", "generator", "generator_small", "reader", "clip", "identity", "evaluate",
+    "ship",
 )  # fmt: skip
 """All stages, in the order of `stage=all`."""
 
@@ -84,6 +85,9 @@ def _need(stage: str, folder: Path, config: DictConfig) -> None:
         _train("autoencoder", folder, config, own_time=True)
     if stage in ("generator", "generator_small") and not (folder / "latents.npy").exists():
         _latents(folder, config.ranks)
+    begun = any((folder / name / "checkpoint.pt").exists() for name in ("text", "generator"))
+    if stage == "generator" and not begun and (config.fresh or shipped_pipeline() is None):
+        _train("text", folder, config, own_time=True)
     if stage == "generator_small" and not (folder / "generator/checkpoint.pt").exists():
         raise UserError("generator_small reads generator's text encoder: run palp-lab pretrain stage=generator first")
 
@@ -137,6 +141,8 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
     build: Any
     if stage == "autoencoder":
         build = partial(stages.build_autoencoder_task, folder, about.batch)
+    elif stage == "text":
+        build = partial(stages.build_text_task, folder, about.batch)
     elif stage in ("generator", "generator_small"):
         build = partial(stages.build_generator_task, folder, stage, about.batch, bf16, shipped=shipped)
     else:

@@ -33,6 +33,8 @@ def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
             pipeline, about = assemble(folder, stage)
             save_pipeline(pipeline, target / name)
             parts = {"unet": about["segments"], "autoencoder": lineage(folder, "autoencoder")}
+            if trained_stage(folder, "text"):
+                parts["text encoder's start"] = lineage(folder, "text")
             if stage != "generator":
                 parts["text_encoder"] = lineage(folder, "generator")
             _describe(target / name, name, about["segments"], scores, parts, count(pipeline.unet))
@@ -56,6 +58,9 @@ def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
         reading.reader.save(target / "reader")
         _describe(target / "reader", "reader", about["segments"], scores, {}, count(reading.reader))
         ElementReader.from_folder(target / "reader")
+    for path in target.rglob("*"):
+        # Some savers write for the owner alone; a package is for everyone.
+        path.chmod(0o755 if path.is_dir() else 0o644)
     (target / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     check_size(target)
 

@@ -19,6 +19,7 @@ from palp_lab.tinyworld.pretrain_autoencoder import (
 )
 from palp_lab.tinyworld.pretrain_loop import load_averaged
 from palp_lab.tinyworld.pretrain_text import build_text_encoder, build_tokenizer, encode_captions
+from palp_lab.tinyworld.pretrain_wording import Wording
 from palp_lab.tinyworld.sets import RenderSet, render_set
 from palp_lab.types import UserError
 
@@ -110,6 +111,14 @@ def token_table(folder: Path, name: str, tokenizer: CLIPTokenizer) -> np.ndarray
     return np.load(path, mmap_mode="r")
 
 
+def build_text_task(folder: Path, batch: int) -> Wording:
+    """The text encoder over the captions of the generator's set, before it sees a picture."""
+    tokenizer = build_tokenizer()
+    captions = token_table(folder, "generator", tokenizer)
+    labels = open_set(folder, "generator").labels
+    return Wording(build_text_encoder(tokenizer), captions, labels, tokenizer.eos_token_id, batch)
+
+
 def build_generator_task(
     folder: Path, name: str, batch: int, bf16: bool, rows: int = 0, shipped: Path | None = None
 ) -> generator.Denoising:
@@ -127,6 +136,11 @@ def build_generator_task(
     unet = generator.build_unet(generator.SIZES[name])
     small = name != "generator"
     earlier: list[dict] = []
+    fresh = not small and not (folder / name / "checkpoint.pt").exists()
+    if fresh and shipped is None and (folder / "text" / "checkpoint.pt").exists():
+        wording = build_text_task(folder, 1)
+        load_averaged(wording, folder / "text")
+        text.load_state_dict(wording.text.state_dict())
     if shipped is not None and not (folder / name / "checkpoint.pt").exists():
         earlier = _start_from(shipped, unet, text)
     count = rows or len(cached)
