@@ -22,7 +22,7 @@ setup: $(READY) ## a virtual environment in .venv with everything in it (once)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PALP Lab needs Python 3.11 or newer: make setup PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,joblib]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,joblib,slurm]"
 	@touch $@
 
 demo: $(READY) ## learn one subject with two methods, draw the front; a few minutes, prints where the pictures are
