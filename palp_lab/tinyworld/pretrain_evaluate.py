@@ -65,7 +65,8 @@ def elements_found(reader: ElementReader, images: Tensor, texts: Sequence[str]) 
         note("style", words["style"][i] == (asked.style or "photo"))
         if asked.place:
             note("place", words["place"][i] == asked.place)
-        note("class", words["class_"][i] == asked.classes[0])
+        if asked.classes:
+            note("class", words["class_"][i] == asked.classes[0])
         if len(asked.classes) > 1:
             note("second class", words["second_class"][i] == asked.classes[1])
             note("both classes, either order", {words["class_"][i], words["second_class"][i]} == set(asked.classes))
