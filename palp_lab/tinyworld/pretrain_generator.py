@@ -77,6 +77,18 @@ def _zero(layer: nn.Module) -> None:
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
+def clock(u: Tensor) -> Tensor:
+    """Timesteps for ``u`` in [0, 1): 92.5 % of them between 150 and 850, where shapes and layout are decided. Ours.
+
+    Below, a sampler only sharpens; above, it only chooses the light. Evenly drawn they would be 30 % of all steps.
+    """
+    low = u < 0.0375
+    high = u >= 0.9625
+    middle = 0.15 + (u - 0.0375) / 0.925 * 0.7
+    share = torch.where(low, u * 4, torch.where(high, 0.85 + (u - 0.9625) * 4, middle))
+    return (share * STEPS).long().clamp(0, STEPS - 1)
+
+
 class Denoising(AbstractTask):
     """Trains a UNet, and the text encoder with it unless that is frozen, to predict the noise in cached latents.
 
@@ -105,7 +117,7 @@ class Denoising(AbstractTask):
         ids = self.captions[rows.numpy(), variant].astype(np.int64)
         ids[torch.rand(b, generator=rng).numpy() < EMPTY] = self.empty.astype(np.int64)
         # One timestep from each b-th of the clock: the loss of a small batch varies less.
-        t = ((torch.arange(b) + torch.rand(b, generator=rng)) / b * STEPS).long().clamp_max(STEPS - 1)
+        t = clock((torch.arange(b) + torch.rand(b, generator=rng)) / b)
         x = torch.from_numpy(self.latents[rows.numpy()].astype(np.float32))
         return {"x": x, "noise": torch.randn(x.shape, generator=rng), "t": t, "ids": torch.from_numpy(ids)}
 
