@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 from palp_lab.adapter import Adapter, read_adapter
 from palp_lab.dataset.concept import Concept
+from palp_lab.edits.full import FullEdits
+from palp_lab.edits.key_value import KeyValueEdits
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.edits.none import NoEdits
 from palp_lab.engine.settings import (
@@ -25,6 +28,7 @@ from palp_lab.engine.settings import (
 from palp_lab.losses.prior_preservation import PriorPreservation
 from palp_lab.losses.prompt_alignment import PromptAlignment
 from palp_lab.losses.reconstruction import Reconstruction
+from palp_lab.model.sites import SiteAttention
 from palp_lab.model.unet import UNetModel
 from palp_lab.tokens.learned import LearnedTokens
 from palp_lab.train import TrainingOutcome, train_adapter
@@ -115,12 +119,34 @@ def test_class_pictures_are_drawn_once_by_the_untrained_model(
     go(micro, tmp_path / "d", given)
 
 
-def test_bf16_and_gradient_checkpointing_run(micro_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("edits", [LoraEdits, KeyValueEdits, FullEdits])
+def test_gradient_checkpointing_acts_while_a_training_asks_for_it(
+    micro: UNetModel, tmp_path: Path, edits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cross-attention runs once more per step, the weights are the same, and the shared model forgets it."""
+    counted = Counter[str]()
+    real = SiteAttention.__call__
+
+    def count(self: SiteAttention, *given: Any, **named: Any) -> torch.Tensor:
+        counted[place] += torch.is_grad_enabled()
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(SiteAttention, "__call__", count)
+    made = {}
+    for place, on in (("off", False), ("on", True), ("off again", False)):
+        how = settings(max_steps=2, gradient_checkpointing=on)
+        losses = {"reconstruction": Reconstruction()}
+        made[place] = read_adapter(go(micro, tmp_path / place, losses, edits=edits(), how=how).last)[0]
+        assert not micro.base.is_gradient_checkpointing
+    assert counted["off"] == counted["off again"] > 0
+    assert counted["on"] == 2 * counted["off"]
+    for name, tensor in made["off"].items():
+        torch.testing.assert_close(made["on"][name], tensor, rtol=1e-4, atol=1e-6)
+        assert torch.equal(made["off again"][name], tensor)
+
+
+def test_bf16_runs(micro_path: Path, tmp_path: Path) -> None:
     plain = read_adapter(go(UNetModel.open(micro_path), tmp_path / "a").last)[0]
-    saving = UNetModel.open(micro_path, gradient_checkpointing=True)
-    checkpointed = read_adapter(go(saving, tmp_path / "b").last)[0]
-    for name in plain:
-        torch.testing.assert_close(plain[name], checkpointed[name], rtol=1e-4, atol=1e-6)
     low = read_adapter(go(UNetModel.open(micro_path), tmp_path / "c", how=settings(precision="bf16")).last)[0]
     assert any(not torch.equal(plain[name], low[name]) for name in plain)
     assert all(torch.isfinite(tensor).all() for tensor in low.values())

@@ -51,7 +51,8 @@ def fit(
         callbacks.append(Gallery(folder / "gallery", how.gallery, settings.gallery))
     if settings.log.progress:
         callbacks.append(Bar())
-    device = module.adapter.model.device
+    model = module.adapter.model
+    device = model.device
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.type == "cuda" and device.index and how.devices == 1 else how.devices,
@@ -75,7 +76,7 @@ def fit(
     if last.is_file():
         step = _check(last, module)
         logger.info("continuing at step %d of %d", step, how.max_steps)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), model.checkpointing(how.gradient_checkpointing):
         warnings.simplefilter("ignore")
         trainer.fit(
             module, DataLoader(_Ticks(), batch_size=None), ckpt_path=last if last.is_file() else None, weights_only=True

@@ -196,6 +196,20 @@ class AbstractModel(ABC):
             return self.encode_text(self.tokenize([prompt]))
 
     @contextmanager
+    def checkpointing(self, on: bool) -> Iterator[None]:
+        """A block in which `denoiser` keeps no activations for the backward pass but computes them again, if `on`. Left
+        as it was: cells share a model, and the next one may not ask for it."""
+        denoiser: Any = self.denoiser
+        if not on or denoiser.is_gradient_checkpointing:
+            yield
+            return
+        denoiser.enable_gradient_checkpointing()
+        try:
+            yield
+        finally:
+            denoiser.disable_gradient_checkpointing()
+
+    @contextmanager
     def using(self, denoiser: nn.Module) -> Iterator[None]:
         """Runs `predict` on another denoiser of the same shape inside the block."""
         before, self.denoiser = self.denoiser, denoiser
