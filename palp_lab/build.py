@@ -123,20 +123,12 @@ def check_fit(
 
 
 def build_device(name: str) -> torch.device:
-    """The device `device=` names; auto takes CUDA, then MPS, then the CPU."""
+    """The device `device=` names; auto takes CUDA, then MPS, then the CPU. Raises UserError where it is not."""
     import torch
 
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
-    kind = name.split(":")[0]
-    if kind not in there:
-        raise UserError(f"device={name}: must be auto, cpu, cuda or mps")
-    if not there[kind]:
-        raise UserError(
-            f"device={name}: torch {torch.__version__} sees none here; use device=auto or another build of torch"
-        )
-    return torch.device(name)
+    from palp_lab.model import choose_device
+
+    return torch.device(choose_device(name))
 
 
 def build_dtype(name: str) -> torch.dtype:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palp_lab.build import build
+from palp_lab.build import build, check_fit
 from palp_lab.train import train_adapter
 
 if TYPE_CHECKING:
@@ -39,12 +39,15 @@ def train_stage(
     `target` is None for a method that has none. Returns what the stage says about itself: its cost.
     """
     plain = as_plain(config)
+    tokens, edits = build(config.tokens, "tokens"), build(config.edits, "edits")
+    needs = {"tokens": tokens.requires, "edits": edits.requires}
+    check_fit(model.provides, needs | {f"losses.{name}": loss.requires for name, loss in losses.items()})
     with unmasked_interrupt(), repeatable_command(str(plain["verb"])):
         outcome = train_adapter(
             model,
             dataset,
-            build(config.tokens, "tokens"),
-            build(config.edits, "edits"),
+            tokens,
+            edits,
             losses,
             captions=plain["captions"],
             folder=folder,

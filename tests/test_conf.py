@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from palp_lab import training
 from palp_lab.build import ALLOWED, build, build_all, build_device, build_dtype, check_fit, locate
 from palp_lab.cli_help import VERBS, groups
 from palp_lab.composition import compose, compose_as_written, conf_folder
+from palp_lab.model import open_model
 from palp_lab.schema import check, drop_strangers
 from palp_lab.types import Capability, UserError
 
@@ -297,9 +301,31 @@ def test_a_recipe_must_fit_the_model() -> None:
         check_fit({Capability.CROSS_ATTENTION}, {"tokens": {Capability.PER_SITE_TEXT}}, "the tiny model")
 
 
+def test_a_training_checks_that_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training, "train_adapter", lambda *_, **__: pytest.fail("began"))
+    config = compose("train", "method=p_plus")
+    with pytest.raises(UserError, match="tokens needs per_site_text"):
+        training.train_stage(
+            config,
+            SimpleNamespace(provides={Capability.TOKEN_VECTORS}),
+            None,
+            {},
+            None,
+            (),
+            tmp_path,  # type: ignore[arg-type]
+        )
+
+
 def test_device_and_dtype_names() -> None:
     assert build_device("cpu").type == "cpu"
     assert build_device("auto").type in {"cpu", "cuda", "mps"}
     assert str(build_dtype("bfloat16")) == "torch.bfloat16"
-    with pytest.raises(UserError, match="dtype=half: must be float32"):
-        build_dtype("half")
+    for refuses in (build_dtype, lambda name: open_model("tiny", dtype=name)):
+        with pytest.raises(UserError, match="dtype=half: must be float32"):
+            refuses("half")
+    for refuses in (build_device, lambda name: open_model("tiny", device=name)):
+        with pytest.raises(UserError, match="device=toaster: must be auto, cpu, cuda or mps"):
+            refuses("toaster")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(UserError, match=r"device=mps: torch .* sees none here"):
+            open_model("tiny", device="mps")
