@@ -63,7 +63,10 @@ def _trained(config: DictConfig) -> Path:
 
 
 def rebuild(about: Mapping[str, Any], device: str = "cpu", dtype: str = "float32") -> Adapter:
-    """The untrained adapter a saved one's description speaks of, attached to a freshly opened base model."""
+    """The untrained adapter a saved one's description speaks of, attached to a freshly opened base model.
+
+    Raises UserError where the model's weights are not those it was trained on.
+    """
     import torch
     from omegaconf import OmegaConf
 
@@ -75,6 +78,12 @@ def rebuild(about: Mapping[str, Any], device: str = "cpu", dtype: str = "float32
         raise UserError(f"the adapter's header does not say its {missing[0]}; it was not saved by palp-lab train")
     nodes = OmegaConf.create({key: dict(about[key]) for key in ("model", "tokens", "edits")})
     model = build(nodes.model, "model", device=device, dtype=dtype)
+    # The fingerprint is that of the weights as they are held, so that it says nothing in another dtype.
+    if about.get("dtype") == str(model.dtype) and about.get("fingerprint") not in (None, model.fingerprint):
+        raise UserError(
+            f"model.path={dict(about['model']).get('path')}: holds other weights than the adapter was trained on; "
+            "give back the old folder, or train again"
+        )
     nothing = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
     concept = Concept(str(about.get("concept", "")), about["superclass"], about["placeholder"], nothing, digest="")
     return Adapter(model, build(nodes.tokens, "tokens"), build(nodes.edits, "edits"), concept)

@@ -106,6 +106,8 @@ def train_adapter(
             "placeholder": concept.placeholder,
             "concept": concept.name,
             "target": target,
+            "fingerprint": model.fingerprint,
+            "dtype": str(model.dtype),
             **(about or {}),
         }
         checkpoints = fit(module, folder, kept, told, loggers)

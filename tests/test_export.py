@@ -16,6 +16,7 @@ from palp_lab.model.base import TextCond
 from palp_lab.model.unet import UNetModel
 from palp_lab.types import UserError
 from tests.contracts.parts import adapter, train_a_little
+from tests.micro import build
 
 SENTENCE = "a sketch of {} in paris"
 
@@ -104,6 +105,15 @@ def test_an_adapter_is_rebuilt_from_its_own_description(micro_path: Path, tmp_pa
     assert torch.equal(draw(one), draw(other))
     with pytest.raises(UserError, match="edits"):
         rebuild({key: value for key, value in about.items() if key != "edits"})
+
+
+def test_an_adapter_of_other_weights_of_the_same_shape_is_refused(micro_path: Path, tmp_path: Path) -> None:
+    about = about_of(micro_path, "learned", "none")
+    own = {"fingerprint": rebuild(about).model.fingerprint, "dtype": "torch.float32"}
+    rebuild({**about, **own})
+    other = build(tmp_path / "other", seed=7)
+    with pytest.raises(UserError, match=r"model\.path=.*other: holds other weights"):
+        rebuild({**about_of(other, "learned", "none"), **own})
 
 
 IN_NEW_PROCESS = """
