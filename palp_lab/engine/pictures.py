@@ -21,9 +21,8 @@ def draw(
     model: AbstractModel, cond: TextCond, seeds: Sequence[int], scheduler: str, steps: int, guidance: float
 ) -> Images:
     """One 8 bit picture per row of `cond`, each from its own seed, with whatever edits are attached and enabled."""
-    noise = torch.stack(
-        [torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    ).to(model.device)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]  # ancestral schedulers go on drawing from them
+    noise = torch.stack([torch.randn(model.latent_shape, generator=own) for own in generators]).to(model.device)
     empty = base_text(model, [""] * len(cond))
     both = TextCond.cat([empty, cond])
 
@@ -33,6 +32,5 @@ def draw(
         unconditional, conditional = model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).raw.chunk(2)
         return conditional, unconditional
 
-    generator = torch.Generator(model.device).manual_seed(seeds[0])
-    pixels = model.decode_image(sample(predict, model.scheduler(scheduler), noise, steps, guidance, generator))
+    pixels = model.decode_image(sample(predict, model.scheduler(scheduler), noise, steps, guidance, generators))
     return ((pixels.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous()
