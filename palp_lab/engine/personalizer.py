@@ -81,8 +81,11 @@ class Personalizer(lightning.LightningModule):
         return rows
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW with a group per part; word vectors never decay (arXiv 2208.01618's released code restores all other
-        rows after decay, which comes to the same for what is not trained)."""
+        """AdamW with a group per part; word vectors never decay.
+
+        Differs from the paper: in the released code of arXiv 2208.01618 and in diffusers' the learned row decays too
+        (all other rows are restored after each step).
+        """
         how = self.settings.optimizer
         lr = {"tokens": how.lr if how.token_lr is None else how.token_lr, "edits": how.lr}
         decay = {"tokens": 0.0, "edits": how.weight_decay}
@@ -108,7 +111,7 @@ class Personalizer(lightning.LightningModule):
             role: self._pass(feed.draw(self.run_seed, step, micro, micros), role) for role, feed in self.feeds.items()
         }
         ctx = StepContext(self.adapter, passes, self.run_seed, step, self.target)
-        logs = step == 0 or (step + 1) % self.settings.log.every == 0
+        logs = step == 0 or (step + 1) % self.settings.log.every == 0 or self._measures(step)
         values = {name: loss(ctx) for name, loss in self.losses.items() if loss.weight or logs}
         for name, value in values.items():
             if not torch.isfinite(value):
@@ -153,7 +156,7 @@ class Personalizer(lightning.LightningModule):
         return torch.stack(weighted).sum()
 
     def _note(self, step: int, batch_idx: int, ctx: StepContext, values: Mapping[str, Tensor], total: Tensor) -> None:
-        accumulate, log = self.settings.trainer.accumulate, self.settings.log
+        accumulate = self.settings.trainer.accumulate
         row = {"loss": total.item()}
         for name, value in values.items():
             row[f"{name}/value"] = value.item()
@@ -164,10 +167,14 @@ class Personalizer(lightning.LightningModule):
             row |= {f"{name}/{key}": number for key, number in self.losses[name].logged(ctx).items()}
         for key, number in row.items():
             self.row[key] = self.row.get(key, 0.0) + number / accumulate
-        first = batch_idx % accumulate == 0
-        if first and log.gradients_every and (step + 1) % log.gradients_every == 0:
+        if batch_idx % accumulate == 0 and self._measures(step):
             weights = {name: loss.weight for name, loss in self.losses.items()}
             self.row |= between_losses(values, weights, [p for p in self.trained if p.requires_grad])
+
+    def _measures(self, step: int) -> bool:
+        """Whether parameter gradients are due at a step; it then has a row of the log in any case."""
+        every = self.settings.log.gradients_every
+        return every > 0 and (step + 1) % every == 0
 
     def _check_alive(self) -> None:
         """Raises where a part that trains has seen no gradient for some steps (a word no caption holds, say)."""
@@ -196,6 +203,12 @@ def _any_gradient(parameters: Iterable[nn.Parameter]) -> bool:
     return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
 
 
+def plain(part: nn.Module) -> dict[str, Any]:
+    """What a part was told in words and numbers (phrase, alpha), and its kind."""
+    kept = {k: v for k, v in vars(part).items() if not k.startswith("_") and isinstance(v, str | int | float | tuple)}
+    return {"kind": type(part).__name__, **kept}
+
+
 def signature(module: Personalizer) -> str:
     """Hash of what a checkpoint may not be continued under another value of; the number of steps may grow."""
     trainer = {
@@ -218,6 +231,9 @@ def signature(module: Personalizer) -> str:
     ]
     what += [
         module.adapter.concept.digest,
+        module.stages.rows,
+        plain(module.adapter.tokens),
+        plain(module.adapter.edits),
         module.adapter.model.fingerprint,
         {role: feed.sentences for role, feed in module.feeds.items()},
     ]

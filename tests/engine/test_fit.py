@@ -13,9 +13,13 @@ import pytest
 import torch
 
 from palp_lab.adapter import read_adapter
+from palp_lab.edits.lora import LoraEdits
 from palp_lab.engine import callbacks
+from palp_lab.engine.personalizer import plain
 from palp_lab.losses.prompt_alignment import PromptAlignment
 from palp_lab.losses.reconstruction import Reconstruction
+from palp_lab.tokens.learned import LearnedTokens
+from palp_lab.tokens.per_layer import PerLayerTokens
 from palp_lab.types import UserError
 from tests.engine.test_personalizer import same
 
@@ -78,11 +82,26 @@ def test_a_run_may_grow(train: Any, tmp_path: Path) -> None:
     assert same(train(losses(), folder=tmp_path / "run", max_steps=7), train(losses(), max_steps=7))
 
 
-@pytest.mark.parametrize("change", [{"lr": 0.02}, {"batch_size": 8}, {"given": {"seed": 5}}, {"ema": 0.5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.02},
+        {"batch_size": 8},
+        {"given": {"seed": 5}},
+        {"ema": 0.5},
+        {"given": {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]}},
+    ],
+)
 def test_a_checkpoint_of_another_run_is_refused(train: Any, tmp_path: Path, change: dict[str, Any]) -> None:
     train(losses(), folder=tmp_path / "run")
     with pytest.raises(UserError, match=r"last\.ckpt: belongs to a run with other settings"):
         train(losses(), folder=tmp_path / "run", **change)
+
+
+def test_a_run_is_also_known_by_what_its_parts_were_told() -> None:
+    assert plain(LoraEdits(alpha=2)) == plain(LoraEdits(alpha=2)) != plain(LoraEdits(alpha=4))
+    assert plain(LearnedTokens()) != plain(LearnedTokens(phrase="{placeholder} {superclass}"))
+    assert plain(LearnedTokens()) != plain(PerLayerTokens())
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half"])

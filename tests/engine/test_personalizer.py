@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from palp_lab.adapter import read_adapter
+from palp_lab.engine.personalizer import Personalizer
 from palp_lab.losses.base import AbstractLoss, StepContext
 from palp_lab.losses.prior_preservation import PriorPreservation
 from palp_lab.losses.prompt_alignment import PromptAlignment
@@ -114,8 +115,26 @@ def test_rows_only_as_often_as_asked(train: Any) -> None:
     assert [int(row["step"]) for row in rows(train(log_every=3))] == [1, 3, 6]
 
 
+def test_gradients_are_measured_whenever_they_are_due(train: Any) -> None:
+    """Also at steps that would have no row of the log."""
+    losses = {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment(weight=0.5)}
+    logged = rows(train(losses, gradients_every=2, log_every=3))
+    assert [int(row["step"]) for row in logged] == [1, 2, 3, 4, 6]
+    measured = [int(row["step"]) for row in logged if row["cosine/reconstruction~prompt_alignment"]]
+    assert measured == [2, 4, 6]
+
+
 def test_words_have_their_own_rate_and_never_decay(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.optim.Optimizer] = []
+    real = Personalizer.configure_optimizers
+
+    def configure(self: Personalizer) -> torch.optim.Optimizer:
+        made.append(real(self))
+        return made[-1]
+
+    monkeypatch.setattr(Personalizer, "configure_optimizers", configure)
     outcome = train(token_lr=0.5, lr=1e-3)
+    assert {tuple(group["weight_decay"] for group in optimizer.param_groups) for optimizer in made} == {(0.0, 1e-2)}
     assert [line.split(":")[0] for line in outcome.report] == ["tokens", "edits"]
     assert "learning rate 0.5" in outcome.report[0]
     assert "learning rate 0.001" in outcome.report[1]
