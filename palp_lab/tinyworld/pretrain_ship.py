@@ -84,6 +84,15 @@ def save_pipeline(pipeline: StableDiffusionPipeline, target: Path) -> None:
         pipeline.save_pretrained(target)
     finally:
         pipeline.unet, pipeline.vae = unet.to(torch.float32), vae.to(torch.float32)
+    forget_origin(target)
+
+
+def forget_origin(target: Path) -> None:
+    """Takes the folder a part was opened from out of its configuration: it names a place on one machine."""
+    for path in target.rglob("config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def preprocessing(target: Path, side: int) -> None:

@@ -66,4 +66,10 @@ def test_the_reader_reads_styles_and_places_of_true_renders() -> None:
 def test_scores_are_those_of_the_cards() -> None:
     scores = json.loads((WEIGHTS / "scores.json").read_text())
     style = scores["tiny"]["found"]["style"]["found"]
-    assert f"| style | {style:.3f} |" in (WEIGHTS / "tiny" / "README.md").read_text()
+    assert f"| style | {style:.3f} | " in (WEIGHTS / "tiny" / "README.md").read_text()
+
+
+def test_no_file_names_a_place_of_the_machine_that_trained() -> None:
+    text = [p for p in WEIGHTS.rglob("*") if p.suffix in {".json", ".md"} and p.name not in {"tokenizer.json"}]
+    assert len(text) > 10
+    assert not [p for p in text if "_name_or_path" in p.read_text(encoding="utf-8") or '"/' in p.read_text("utf-8")]
