@@ -92,10 +92,13 @@ def table(name: str, scores: dict[str, Any]) -> list[str]:
             f"Guidance {found['guidance']:g}, {found['steps']} steps of DDIM, {found['pictures']} pictures of prompts "
             "never seen in training; the share of prompted elements the reader finds.",
             "",
-            "| element | found | of |",
-            "|---|---|---|",
+            "| element | found | of | goal |",
+            "|---|---|---|---|",
         ]
-        lines += [f"| {kind} | {row['found']:.3f} | {row['n']} |" for kind, row in found["found"].items()]
+        for kind, row in found["found"].items():
+            goal = found["goals"].get(kind)
+            verdict = "" if goal is None else f"{goal:.2f}, {'reached' if row['found'] >= goal else 'not reached'}"
+            lines.append(f"| {kind} | {row['found']:.3f} | {row['n']} | {verdict} |")
         lines += ["", f"Autoencoder: {scores['autoencoder']['decibel']:.2f} dB on held-out renders."]
         return lines
     if name == "reader":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,6 +110,15 @@ class Denoising(AbstractTask):
         self.unet.set_attn_processor(AttnProcessor())
         self.register_buffer("alphas", build_scheduler().alphas_cumprod.float(), persistent=False)
         self.earlier: list[dict] = []
+        # A tuple, so that it is neither trained nor saved.
+        self.given = () if train_text else ({k: v.clone() for k, v in text.state_dict().items()},)
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of any module; but a frozen text encoder stays the larger model's, whatever the checkpoint holds."""
+        report = super().load_state_dict(state, strict, assign)
+        for weights in self.given:
+            self.text.load_state_dict(weights)
+        return report
 
     def draw(self, rng: torch.Generator) -> Batch:
         """Latents, their noise, stratified timesteps and the captions."""
