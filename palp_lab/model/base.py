@@ -121,7 +121,7 @@ class AbstractModel(ABC):
     dtype: torch.dtype
     """Dtype the frozen parts are held in."""
     fingerprint: str
-    """Hash of all weights and configurations: part of every cache key."""
+    """Hash of all weights, the schedule, the vocabulary and the scale of the latents: part of every cache key."""
     denoiser: nn.Module
     """The denoiser `predict` runs: the base, unless an edit that trains a copy has put its own here."""
 

@@ -63,7 +63,9 @@ class UNetModel(AbstractModel):
         side = unet.config.sample_size
         self.latent_shape = (unet.config.in_channels, side, side)
         self.resolution = side * _downscale(autoencoder)
-        self.fingerprint = fingerprint([unet, autoencoder, text.encoder], self.scheduler_config, text.tokenizer)
+        self.fingerprint = fingerprint(
+            [unet, autoencoder, text.encoder], self.scheduler_config | self._untold(), text.tokenizer
+        )
         if gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         if channels_last:
@@ -104,6 +106,17 @@ class UNetModel(AbstractModel):
             gradient_checkpointing=gradient_checkpointing,
             channels_last=channels_last,
         )
+
+    def _untold(self) -> dict[str, Any]:
+        """What the shapes of the weights do not tell and outputs depend on. Named one by one: whole configurations gain
+        keys with every version of diffusers."""
+        config = self.autoencoder.config
+        return {
+            "heads": [site.heads for site in self.sites],
+            "scaling_factor": config.scaling_factor,
+            "shift_factor": getattr(config, "shift_factor", None) or 0.0,
+            "side": self.latent_shape[1],
+        }
 
     @torch.no_grad()
     def encode_image(self, pixels: Pixels) -> LatentDistribution:

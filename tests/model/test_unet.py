@@ -46,13 +46,20 @@ def test_latent_draws_follow_the_generator(micro: UNetModel) -> None:
     assert not torch.equal(one, latents.sample(torch.Generator().manual_seed(6)))
 
 
-def test_fingerprint_knows_weights_schedule_and_nothing_else(micro_path: Path, tmp_path: Path) -> None:
+def test_fingerprint_knows_weights_schedule_heads_and_scale_and_nothing_else(micro_path: Path, tmp_path: Path) -> None:
     first = UNetModel.open(micro_path).fingerprint
     other = copied(micro_path, tmp_path)
     assert UNetModel.open(other).fingerprint == first
-    config = other / "scheduler" / "scheduler_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"beta_end": 0.02}))
-    assert UNetModel.open(other).fingerprint != first
+    seen = {first}
+    for file, change in (
+        ("scheduler/scheduler_config.json", {"beta_end": 0.02}),
+        ("vae/config.json", {"scaling_factor": 0.5}),
+        ("unet/config.json", {"attention_head_dim": 4}),
+    ):
+        config = other / file
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+        seen.add(UNetModel.open(other).fingerprint)
+    assert len(seen) == 4
 
 
 def test_half_precision_parts_take_and_give_float32(micro_path: Path) -> None:
