@@ -133,10 +133,13 @@ class Personalizer(lightning.LightningModule):
         self._check_alive()
 
     def startup_report(self) -> Iterator[str]:
-        """A line per optimizer group: learning rate, tensors, numbers."""
+        """A line per optimizer group: learning rate, tensors, numbers; and one for a stage that is never reached."""
         for group, (part, rows) in zip(self.configure_optimizers().param_groups, self.groups().items(), strict=True):
             count = sum(p.numel() for _, p in rows)
             yield f"{part}: {count:,} numbers in {len(rows)} tensors, learning rate {group['lr']:g}, e.g. {rows[0][0]}"
+        steps = self.settings.trainer.max_steps
+        if late := [stage.until for stage in self.stages.rows[:-1] if stage.until and stage.until >= steps]:
+            yield f"stages: what follows step {late[0]} is never trained, for trainer.max_steps={steps}"
 
     def _pass(self, draw: Draw, role: Role) -> Pass:
         model, concept = self.adapter.model, self.adapter.concept

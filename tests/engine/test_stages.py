@@ -35,3 +35,10 @@ def test_frozen_parts_do_not_move_by_a_bit(train: Any) -> None:
     assert not torch.equal(middle["tokens.vector"], start["tokens.vector"])
     assert torch.equal(middle["tokens.vector"], last["tokens.vector"])
     assert not torch.equal(middle["edits.up"], last["edits.up"])
+
+
+def test_a_stage_that_is_never_reached_is_said(train: Any) -> None:
+    stages = [{"trains": "tokens", "until": 6}, {"trains": "edits"}]
+    late = "stages: what follows step 6 is never trained, for trainer.max_steps=6"
+    assert train(given={"stages": stages}).report[-1] == late
+    assert not any(line.startswith("stages") for line in train(given={"stages": stages}, max_steps=7).report)
