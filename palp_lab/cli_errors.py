@@ -88,6 +88,8 @@ def _no_such_choice(error: Any) -> str:
     options = [str(o) for o in error.options or []]
     if not group:
         return f"no configuration named {wanted!r}{nearest(wanted, (p.stem for p in conf_folder().glob('*.yaml')))}"
+    if not options:  # Hydra lists none for a group whose choice is a list, as losses is
+        options = [p.stem for p in (conf_folder() / group).glob("*.yaml")]
     hint = nearest(choice, options)
     listed = "" if hint.startswith("; there") else f" (choices: {', '.join(sorted(options))})"
     return f"{group}={choice}: no such choice{hint}{listed}"

@@ -75,6 +75,7 @@ def test_every_example_composes(line: str) -> None:
         (["tran"], "did you mean train?"),
         (["run", "method=plap"], "method=plap: no such choice; did you mean palp?"),
         (["run", "metod=palp"], "metod: no such key; did you mean method?"),
+        (["run", "losses=[reconstruction,prompt_aligment]"], "no such choice; did you mean prompt_alignment?"),
         (["run", "trainer.max_stps=3"], "did you mean trainer.max_steps?"),
         (["run", "max_steps=3"], "did you mean trainer.max_steps?"),
         (["run", "optimizer.leaning_rate=1"], "optimizer.leaning_rate: no such key"),
