@@ -104,6 +104,8 @@ def table(name: str, scores: dict[str, Any]) -> list[str]:
     if name == "reader":
         lines += ["Held-out renders; an accessory is right when its colour is.", ""]
         lines += ["| factor | right | of |", "|---|---|---|"]
-        lines += [f"| {factor} | {row['all']:.3f} | {row['n']} |" for factor, row in found.items()]
+        for factor, row in found.items():
+            right = "not measured" if row["all"] is None else f"{row['all']:.3f}"
+            lines.append(f"| {factor} | {right} | {row['n']} |")
         return lines
     return ["| | |", "|---|---|", *(f"| {key.replace('_', ' ')} | {value} |" for key, value in found.items())]

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
@@ -80,10 +79,10 @@ def save_pipeline(pipeline: StableDiffusionPipeline, target: Path) -> None:
     """Saves UNet and autoencoder in half precision and the text encoder whole, as transformers keeps a file's type."""
     unet, vae = pipeline.unet, pipeline.vae
     try:
-        pipeline.unet, pipeline.vae = unet.to(torch.float16), vae.to(torch.float16)
+        pipeline.unet, pipeline.vae = unet.half(), vae.half()
         pipeline.save_pretrained(target)
     finally:
-        pipeline.unet, pipeline.vae = unet.to(torch.float32), vae.to(torch.float32)
+        pipeline.unet, pipeline.vae = unet.float(), vae.float()
     forget_origin(target)
 
 
