@@ -10,7 +10,7 @@ from palp_lab.types import Capability, Role, UserError
 
 
 class KeyLocking(AbstractLoss):
-    """Mean over cross-attention sites of |K(concept) - K0(superclass)|^2 / |K0(superclass)|^2. Final.
+    """Mean over rows and cross-attention sites of |K(concept) - K0(superclass)|^2 / |K0(superclass)|^2. Final.
 
     K is the personalized model's key at the concept's last position in the caption, K0 the base model's at the class
     word in the caption's clean twin. Usable with learned words and with edits of the keys (lora, key_value, full).
@@ -37,7 +37,8 @@ class KeyLocking(AbstractLoss):
             base = at(ctx.model.keys(base_text(ctx.model, clean)), ctx.model.locate(clean, ctx.concept.superclass))
         own = at(ctx.model.keys(cond), cond.concept_at)
         apart = [(k - k0).square().sum(-1) / k0.square().sum(-1) for k, k0 in zip(own, base, strict=True)]
-        return torch.stack(apart).mean()
+        each = torch.tensor([sentences.index(sentence) for sentence in data.sentences], device=rows.device)
+        return torch.stack(apart)[:, each].mean()  # over rows, not over distinct captions: micro-batches are the batch
 
 
 def at(keys: tuple[Tensor, ...], position: Tensor) -> list[Tensor]:

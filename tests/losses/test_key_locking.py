@@ -15,13 +15,16 @@ from palp_lab.tokens.learned import LearnedTokens
 from palp_lab.types import Role, UserError
 from tests.losses.toy import CONCEPT
 
+SENTENCE = "a photo of a {} in the snow"
 
-def context(adapter: Adapter, sentence: str = "a photo of a {} in the snow") -> StepContext:
+
+def context(adapter: Adapter, *sentences: str) -> StepContext:
     model, generator = adapter.model, torch.Generator().manual_seed(0)
-    x = torch.randn(2, *model.latent_shape, generator=generator)
-    t = torch.tensor([10, 500])
-    cond = personal_text(adapter, [sentence] * 2)
-    data = Pass(x, x, t, x, (sentence,) * 2, cond, model.predict(x, t, cond))
+    sentences = sentences or (SENTENCE,) * 2
+    x = torch.randn(len(sentences), *model.latent_shape, generator=generator)
+    t = torch.arange(len(sentences)) * 490 + 10
+    cond = personal_text(adapter, sentences)
+    data = Pass(x, x, t, x, sentences, cond, model.predict(x, t, cond))
     return StepContext(adapter, {Role.SUBJECT: data}, seed=0, step=0)
 
 
@@ -34,7 +37,7 @@ def test_zero_where_the_word_is_the_class_word(micro: UNetModel) -> None:
 def test_relative_to_the_base_keys_and_by_hand(micro: UNetModel) -> None:
     adapter = Adapter(micro, LearnedTokens(), NoEdits(), CONCEPT)
     with torch.no_grad():
-        adapter.tokens.vectors[0].add_(0.5)
+        adapter.tokens.vectors[0][:, ::2].add_(0.5)  # not the same for all: a layer norm would take that out again
     ctx = context(adapter)
     value = KeyLocking()(ctx)
     place = 5  # start, a, photo, of, a, <v>
@@ -44,8 +47,19 @@ def test_relative_to_the_base_keys_and_by_hand(micro: UNetModel) -> None:
         ((k - k0)[0, place].square().sum() / k0[0, place].square().sum()) for k, k0 in zip(own, base, strict=True)
     ]
     torch.testing.assert_close(value, torch.stack(wanted).mean())
+    assert value > 1e-3
     value.backward()
     assert adapter.tokens.vectors[0].grad.abs().max() > 0
+
+
+def test_a_mean_over_rows_so_that_micro_batches_are_the_batch(micro: UNetModel) -> None:
+    adapter = Adapter(micro, LearnedTokens(), NoEdits(), CONCEPT)
+    with torch.no_grad():
+        adapter.tokens.vectors[0][:, ::2].add_(0.5)  # not the same for all: a layer norm would take that out again
+    rows = (SENTENCE, "a sketch of a {}", SENTENCE)
+    apart = [KeyLocking()(context(adapter, row)) for row in rows]
+    assert not torch.allclose(apart[0], apart[1])
+    torch.testing.assert_close(KeyLocking()(context(adapter, *rows)), torch.stack(apart).mean())
 
 
 def test_weights_are_pulled_back_too(micro: UNetModel) -> None:
