@@ -69,6 +69,7 @@ def describe_concept(concept: Concept) -> dict[str, Any]:
         "superclass": concept.superclass,
         "placeholder": concept.placeholder,
         "description": concept.description,
+        "class_pictures": concept.class_digest,
     }
 
 
@@ -103,7 +104,7 @@ def score_inputs(protocol: Mapping[str, Any], pictures: Sequence[str], concept: 
         "version": VERSIONS["scores"],
         "protocol": dict(protocol),
         "pictures": list(pictures),
-        "concept": describe_concept(concept),
+        "concept": {**describe_concept(concept), "held_out": concept.held_out_digest},
     }
 
 

@@ -32,7 +32,9 @@ class Concept:
     `superclass` is the noun the base model knows ("cat"); `placeholder` the new word ("<v>"); `photos` the training
     pictures [n 3 h w] (uint8); `masks` [n h w] where the subject is, or None; `held_out` other pictures of the same
     subject, never trained on, or None; `description` the full true description of the subject in known words ("a
-    spotted red cat" without the article), or None; `digest` a hash of all picture bytes.
+    spotted red cat" without the article), or None; `digest` a hash of all picture bytes;
+    `held_out_digest` and `class_digest` hashes of the held-out and of the given class pictures where they come from
+    folders, whose content may change under the same name.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Concept:
     held_out: Images | None = None
     description: str | None = None
     notes: dict[str, str] = field(default_factory=dict)
+    held_out_digest: str | None = None
+    class_digest: str | None = None
 
     def fill(self, sentence: str, words: str) -> str:
         """The sentence with its slot filled."""

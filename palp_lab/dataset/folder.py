@@ -68,6 +68,8 @@ class FolderDataset(AbstractDataset):
                     "add it, or remove the others"
                 )
             masks = self._read([masks_of[p.stem] for p in photos])[0].float().mean(1) > 127
+        held_out = None if self.held_out is None else self._folder(self.held_out, "dataset.held_out")
+        others = None if self.class_folder is None else self._folder(self.class_folder, "dataset.class_folder")
         return Concept(
             name=self.path.resolve().name,
             superclass=self.superclass,
@@ -77,9 +79,11 @@ class FolderDataset(AbstractDataset):
             if masks is None
             else digest(torch.cat([images, masks[:, None].expand_as(images).to(images)])),
             masks=masks,
-            held_out=None if self.held_out is None else self._folder(self.held_out, "dataset.held_out"),
+            held_out=held_out,
             description=self.description,
             notes=notes,
+            held_out_digest=None if held_out is None else digest(held_out),
+            class_digest=None if others is None else digest(others),
         )
 
     def class_renders(self, seeds: Sequence[int]) -> Images | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from palp_lab import keys
 from palp_lab.dataset.dreambench import DreamBenchDataset
 from palp_lab.dataset.folder import FolderDataset
 from palp_lab.types import UserError
@@ -108,6 +109,20 @@ def test_other_folders(tmp_path: Path) -> None:
     assert dataset.concept().held_out is not None
     assert len(dataset.class_renders(range(9))) == 2
     assert folder(tmp_path / "train").class_renders(range(9)) is None
+
+
+def test_other_pictures_under_the_same_name_are_other_inputs(tmp_path: Path) -> None:
+    for name in ("train", "other", "class"):
+        (tmp_path / name).mkdir()
+        photo(tmp_path / name / "a.png")
+    dataset = folder(tmp_path / "train", held_out=str(tmp_path / "other"), class_folder=str(tmp_path / "class"))
+    before = dataset.concept()
+    train, scores = keys.describe_concept(before), keys.score_inputs({}, [], before)
+    Image.new("RGB", (40, 40)).save(tmp_path / "other" / "a.png")
+    assert keys.describe_concept(dataset.concept()) == train, "held-out photos train nothing"
+    assert keys.score_inputs({}, [], dataset.concept()) != scores
+    Image.new("RGB", (40, 40)).save(tmp_path / "class" / "a.png")
+    assert keys.describe_concept(dataset.concept()) != train
 
 
 def said(path: Path) -> str:
