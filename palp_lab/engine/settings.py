@@ -62,7 +62,7 @@ class OptimizerSettings:
 class LogSettings:
     """Steps between rows of the log, between parameter-gradient norms (0: never), and whether a bar is shown."""
 
-    every: int = 10
+    every: int = 1
     gradients_every: int = 0
     progress: bool = True
 
