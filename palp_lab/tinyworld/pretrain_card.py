@@ -63,7 +63,7 @@ def card(name: str, segments: list[dict], scores: dict[str, Any], size: int, par
 
 LIMITS = {
     "tiny": "Knows the tiny world's words only. Small accessories and two-subject scenes are its weakest points.",
-    "tiny_small": "Weaker than `tiny` in every row; it is here to compare sizes.",
+    "tiny_small": "Hardly trained yet; it is here to compare sizes, and to be trained further.",
     "clip": "Reads the tiny world's language only.",
     "identity": "Tells individuals of the tiny world apart, nothing else.",
     "reader": "Reads the tiny world's factors only; a reading is as good as the picture is sharp.",
