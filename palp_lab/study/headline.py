@@ -10,6 +10,10 @@ from palp_lab.study.palette import words
 from palp_lab.study.rendering import number, p_value, range_of
 from palp_lab.study.statistics import Comparison
 
+LEAST_PAIRS, LEAST_CONCEPTS = 8, 3
+"""Below these no claim is made (ours): an interval over fewer pairs, or over the prompts of one or two subjects, says
+little of the next subject, and a sign-flip test on two concepts cannot fall below p = .5."""
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -23,7 +27,8 @@ def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
 
     The last common step decides between gaining and paying; the comparison at equal `x` decides whether the challenger
-    is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`.
+    is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`. A comparison over fewer
+    than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its numbers and its n are reported.
     """
     at_steps = [one for one in comparisons if one.at.startswith("step")]
     last = {one.metric: one for one in at_steps}  # the later step wins
@@ -37,40 +42,51 @@ def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     return Headline(_verdict(names, text, image, level), tuple(sentences))
 
 
+def enough(one: Comparison) -> bool:
+    """Whether a comparison rests on enough pairs and concepts to claim anything."""
+    return one.difference.low is not None and one.pairs >= LEAST_PAIRS and one.difference.concepts >= LEAST_CONCEPTS
+
+
 def _verdict(names: tuple[str, str], text: Comparison, image: Comparison | None, level: Comparison | None) -> str:
     who, rival = names
-    if text.difference.low is None:
-        return _single(names, text, image)
+    if not enough(text):
+        return _too_few(names, text, image)
     y = label_of(text.metric)
     gain = _sign(text)
-    cost = _sign(image) if image is not None else 0
-    ahead = _sign(level) if level is not None else None
+    cost = _sign(image) if image is not None and enough(image) else 0
+    ahead = _sign(level) if level is not None and enough(level) else None
     x = label_of(image.metric) if image is not None else "the subject"
     if ahead is not None and ahead > 0:
         paid = f", though at equal steps it pays in {x}" if cost < 0 else f", and {x} at equal steps is not lower"
         return f"Yes: at equal {x}, {who} has better {y} than {rival}{paid}."
     if ahead is not None and ahead < 0:
         return f"No: at equal {x}, {who} has worse {y} than {rival}."
+    open_end = f"at equal {x} " + ("the two are not separated" if ahead == 0 else "too few pairs can be compared")
     if gain > 0 and cost < 0:
-        return f"A trade: {who} gains {y} over {rival} and pays in {x}; at equal {x} the two are not separated."
+        return f"A trade: {who} gains {y} over {rival} and pays in {x}; {open_end}."
     if gain > 0:
-        return f"Partly: at equal steps {who} has better {y} than {rival}; at equal {x} the two are not separated."
+        return f"Partly: at equal steps {who} has better {y} than {rival}; {open_end}."
     if gain < 0:
         return f"No: at equal steps {who} has worse {y} than {rival}."
     return f"Not separated: these results cannot tell {who} from {rival} in {y}."
 
 
-def _single(names: tuple[str, str], text: Comparison, image: Comparison | None) -> str:
-    """With one pair there is a difference and no way to say whether it holds for another."""
+def _too_few(names: tuple[str, str], text: Comparison, image: Comparison | None) -> str:
+    """What was seen, how often, and that it settles nothing."""
     seen = [
         f"{number(abs(one.difference.mean))} {'higher' if one.difference.mean > 0 else 'lower'} {label_of(one.metric)}"
         for one in (text, image)
         if one
     ]
     return (
-        f"One pair only, so nothing is shown yet: here {names[0]} has {' and '.join(seen)} than {names[1]} at equal "
-        "steps. More concepts, prompts or seeds would give an interval."
+        f"Nothing is settled: {names[0]} has {' and '.join(seen)} than {names[1]} at equal steps, over "
+        f"{_counted(text.pairs, 'pair')} from {_counted(text.difference.concepts, 'concept')}; a claim takes at least "
+        f"{LEAST_PAIRS} pairs from {LEAST_CONCEPTS} concepts."
     )
+
+
+def _counted(number_of: int, what: str) -> str:
+    return f"{number_of} {what}{'' if number_of == 1 else 's'}"
 
 
 def _sign(one: Comparison) -> int:
@@ -89,9 +105,9 @@ def _sentence(one: Comparison) -> str:
         f"95\u00a0% interval {range_of(d, signed=True)}" if d.low is not None else "too few pairs for an interval"
     )
     zero = "; the interval holds 0, so no difference is shown" if d.low is not None and d.holds_zero else ""
-    pairs = f"{one.pairs} pair{'s' if one.pairs != 1 else ''} from {d.concepts} concept{'s' if d.concepts != 1 else ''}"
+    pairs = f"{_counted(one.pairs, 'pair')} from {_counted(d.concepts, 'concept')}"
     if one.at.startswith("equal"):
-        pairs = f"{one.pairs} of {one.possible} pairs overlap, {d.concepts} concept{'s' if d.concepts != 1 else ''}"
+        pairs = f"{one.pairs} of {one.possible} pairs overlap, {_counted(d.concepts, 'concept')}"
     return f"{where}, {label_of(one.metric)} of {words(one.challenger)} {change} ({interval}; {pairs}){zero}."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from palp_lab.study.directions import higher_is_better, label_of
+from palp_lab.study.headline import enough
 from palp_lab.study.rendering import number, range_of
 from palp_lab.study.statistics import Comparison
 from palp_lab.study.study import Study
@@ -27,7 +28,8 @@ def tiles(study: Study) -> list[dict[str, str]]:
             0: ("open", "not separated: the interval holds 0"),
         }[sign]
         ends = [abs(end) for end in (d.mean, d.low, d.high) if end is not None]
-        said = "one pair" if d.low is None else said
+        if not enough(one):
+            kind, said = "open", "one pair" if d.low is None else "too few pairs or concepts for a claim"
         pairs = f"{one.pairs} of {one.possible} pairs" if one.pairs < one.possible else f"{one.pairs} pairs"
         pairs = "no interval" if d.low is None else pairs
         found.append({

@@ -48,10 +48,38 @@ def test_an_interval_that_holds_zero_is_said_to() -> None:
     assert any("no pair do the two curves reach a common identity" in sentence for sentence in said.sentences)
 
 
-def test_a_single_pair_claims_nothing() -> None:
+@pytest.mark.parametrize(("pairs", "concepts"), [(1, 1), (2, 1), (24, 2), (7, 3)])
+def test_few_pairs_or_concepts_claim_nothing(pairs: int, concepts: int) -> None:
+    half = None if pairs == 1 else 0.01
+    found = [
+        difference(Y, "step 500", 0.2, half, concepts, pairs),
+        difference(X, "step 500", -0.2, half, concepts, pairs),
+        difference(Y, f"equal {X}", 0.2, half, concepts, pairs),
+    ]
+    said = headline(found, X, Y).verdict
+    assert said.startswith("Nothing is settled: PALP has 0.200 higher text alignment and 0.200 lower identity than TI")
+    counted = f"{pairs} pair{'' if pairs == 1 else 's'} from {concepts} concept{'' if concepts == 1 else 's'}"
+    assert f"over {counted}; a claim takes at least 8 pairs from 3 concepts" in said
+    assert not any(word in said for word in ("trade", "Yes", "Partly", "better", "worse"))
+
+
+def test_enough_pairs_make_a_claim() -> None:
+    found = [difference(Y, "step 500", 0.2, 0.01, 3, 8)]
+    assert headline(found, X, Y).verdict.startswith("Partly: ")
+
+
+def test_few_pairs_that_overlap_do_not_decide_at_equal_identity() -> None:
+    found = [
+        difference(Y, "step 500", 0.05, 0.01),
+        difference(X, "step 500", -0.05, 0.01),
+        difference(Y, f"equal {X}", 0.05, 0.01, concepts=2, pairs=5),
+    ]
+    said = headline(found, X, Y).verdict
+    assert said.startswith("A trade: ") and "at equal identity too few pairs can be compared" in said
+
+
+def test_a_single_pair_has_no_interval() -> None:
     said = headline([difference(Y, "step 500", 0.2, None, concepts=1, pairs=1)], X, Y)
-    assert said.verdict.startswith("One pair only, so nothing is shown yet")
-    assert "here PALP has 0.200 higher text alignment than TI + DB at equal steps" in said.verdict
     assert any("too few pairs for an interval" in sentence for sentence in said.sentences)
 
 
