@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,10 @@ class AbstractModel(ABC):
     The base weights are never trained or written; edits lie over them.
     """
 
+    pipeline: ClassVar[str]
+    """Class of the stock diffusers pipeline that holds such a model: `_class_name` in model_index.json."""
+    denoiser_part: ClassVar[str] = "unet"
+    """What that pipeline calls its denoiser."""
     path: AbstractPath
     kind: Kind
     sites: tuple[Site, ...]
@@ -122,8 +126,18 @@ class AbstractModel(ABC):
     """Dtype the frozen parts are held in."""
     fingerprint: str
     """Hash of all weights, the schedule, the vocabulary and the scale of the latents: part of every cache key."""
+    base: nn.Module
+    """The frozen denoiser."""
     denoiser: nn.Module
     """The denoiser `predict` runs: the base, unless an edit that trains a copy has put its own here."""
+    scheduler_config: dict[str, Any]
+    """The configuration of the pipeline's own scheduler."""
+
+    @property
+    def autoencoder_fingerprint(self) -> str:
+        """Hash of what `encode_image` computes with: models of one autoencoder share encoded pictures. The whole
+        model's where a family does not say more."""
+        return self.fingerprint
 
     @abstractmethod
     def encode_image(self, pixels: Pixels) -> LatentDistribution:
@@ -168,6 +182,15 @@ class AbstractModel(ABC):
     def keys(self, cond: TextCond) -> tuple[Tensor, ...]:
         """Keys [b n c] of a conditioning at every site (all heads), with the edits that are attached and enabled.
         Differentiable."""
+
+    @abstractmethod
+    def pipeline_parts(self) -> dict[str, Any]:
+        """Everything the stock pipeline is built from except the denoiser and the scheduler, by its own names."""
+
+    def unconditional(self, rows: int) -> TextCond:
+        """What guidance leads away from where no negative prompt is given: the empty prompt, unless the family's
+        pipeline takes something else. Without a graph."""
+        return self.base_text([""] * rows)
 
     def locate(self, prompts: Sequence[str], word: str) -> Tensor:
         """[b]: position of the last piece of the last occurrence of `word` (first text encoder), -1 without."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,11 @@ class UNetModel(AbstractModel):
             "shift_factor": getattr(config, "shift_factor", None) or 0.0,
             "side": self.latent_shape[1],
         }
+
+    @cached_property
+    def autoencoder_fingerprint(self) -> str:
+        scale = {key: value for key, value in self._untold().items() if key.endswith("_factor")}
+        return fingerprint([self.autoencoder], scale, self.text.tokenizer)
 
     @torch.no_grad()
     def encode_image(self, pixels: Pixels) -> LatentDistribution:
