@@ -49,6 +49,8 @@ def _check(config: DictConfig) -> None:
         raise UserError(f"minutes={config.minutes}: give more than 0, or null for the stage's own")
     if not 0 < config.pretrain.share <= 1:
         raise UserError(f"pretrain.share={config.pretrain.share}: give a share of the sets' sizes, above 0, at most 1")
+    if any(config.pretrain[stage].focus < 0 for stage in ("generator", "generator_small")):
+        raise UserError("pretrain.generator.focus: give 0 or more; 0 weighs every place alike")
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={config.device}: pretraining runs on cpu or cuda")
 
@@ -144,7 +146,9 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
     elif stage == "text":
         build = partial(stages.build_text_task, folder, about.batch)
     elif stage in ("generator", "generator_small"):
-        build = partial(stages.build_generator_task, folder, stage, about.batch, bf16, shipped=shipped)
+        build = partial(
+            stages.build_generator_task, folder, stage, about.batch, bf16, shipped=shipped, focus=float(about.focus)
+        )
     else:
         build = partial(getattr(scorers, f"build_{stage}_task"), folder, about.batch, bf16)
     state = train(build, settings(stage, folder, config, own_time))

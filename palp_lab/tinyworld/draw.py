@@ -39,6 +39,7 @@ class Canvas:
         self.ink = np.zeros((SIZE, SIZE, 3), np.float32)
         self.subjects: list[np.ndarray] = []
         self.stain: np.ndarray | None = None
+        self.worn: np.ndarray | None = None
         self.half_line = look.place_line
         self.place_frame()
 

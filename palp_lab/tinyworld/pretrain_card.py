@@ -43,9 +43,9 @@ WHAT = {
 DATA = {
     "tiny": "80 000 renders of the tiny world (render seed 1), five captions each; 10 % empty prompts",
     "tiny_small": "as tiny",
-    "clip": "50 000 renders (render seed 2), captions and full descriptions drawn anew at every step",
+    "clip": "150 000 renders (render seed 2), captions and full descriptions drawn anew at every step",
     "identity": "3 000 identities with 8 renders each (render seed 3)",
-    "reader": "50 000 renders (render seed 2) with mild blur, noise, shift and gain",
+    "reader": "150 000 renders (render seed 2) with mild blur, noise, shift, gain and mirroring",
 }
 
 

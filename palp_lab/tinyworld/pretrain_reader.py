@@ -29,8 +29,10 @@ def backbone_config() -> ResNetConfig:
 
 
 def augment(x: Tensor, rng: torch.Generator) -> Tensor:
-    """What an autoencoder and a sampler do to a picture, mildly: a shift, a little blur, noise, gain and offset."""
+    """What an autoencoder and a sampler do to a picture, mildly: a shift, a little blur, noise, gain and offset; and
+    for every second one a mirror image, which no caption tells apart."""
     n = len(x)
+    x = torch.where(torch.rand(n, 1, 1, 1, generator=rng) < 0.5, x.flip(3), x)
     shift = torch.randint(-2, 3, (2,), generator=rng).tolist()
     x = functional.pad(x, (2, 2, 2, 2), mode="replicate")[
         :, :, 2 + shift[0] : 66 + shift[0], 2 + shift[1] : 66 + shift[1]

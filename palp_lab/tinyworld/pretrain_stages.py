@@ -20,12 +20,13 @@ from palp_lab.tinyworld.pretrain_autoencoder import (
 from palp_lab.tinyworld.pretrain_loop import load_averaged
 from palp_lab.tinyworld.pretrain_text import build_text_encoder, build_tokenizer, encode_captions
 from palp_lab.tinyworld.pretrain_wording import Wording
-from palp_lab.tinyworld.sets import RenderSet, render_set
+from palp_lab.tinyworld.render import detail_map
+from palp_lab.tinyworld.sets import RenderSet, render_set, scene_of
 from palp_lab.types import UserError
 
 SETS: dict[str, tuple[int, int, str, str]] = {
     "generator": (80_000, 1, "pretrain", "scenes"),
-    "scorers": (50_000, 2, "pretrain", "scenes"),
+    "scorers": (150_000, 2, "pretrain", "scenes"),
     "identity": (24_000, 3, "pretrain", "identity"),
     "heldout": (4_000, 9, "heldout", "scenes"),
     "identity_heldout": (1_600, 8, "heldout", "identity"),
@@ -111,6 +112,18 @@ def token_table(folder: Path, name: str, tokenizer: CLIPTokenizer) -> np.ndarray
     return np.load(path, mmap_mode="r")
 
 
+def detail_table(folder: Path, name: str) -> np.ndarray:
+    """Where the small things of a set's pictures are, uint8 [n 16 16] (:func:`detail_map`), cached beside the set."""
+    path = folder / "sets" / name / "details.npy"
+    if not path.exists():
+        meta = open_set(folder, name).meta
+        scenes = (scene_of(meta["seed"], i, meta["split"], meta["kind"]) for i in range(meta["count"]))
+        partial = path.with_suffix(".part.npy")
+        np.save(partial, np.stack([detail_map(scene) for scene in scenes]))
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
 def build_text_task(folder: Path, batch: int) -> Wording:
     """The text encoder over the captions of the generator's set, before it sees a picture."""
     tokenizer = build_tokenizer()
@@ -120,11 +133,12 @@ def build_text_task(folder: Path, batch: int) -> Wording:
 
 
 def build_generator_task(
-    folder: Path, name: str, batch: int, bf16: bool, rows: int = 0, shipped: Path | None = None
+    folder: Path, name: str, batch: int, bf16: bool, rows: int = 0, shipped: Path | None = None, focus: float = 0.0
 ) -> generator.Denoising:
     """The larger UNet with its text encoder, or the small one over the larger one's frozen text encoder.
 
-    ``rows`` > 0 trains on the first rows of the latents only. ``shipped`` is a pipeline folder to start from.
+    ``rows`` > 0 trains on the first rows of the latents only. ``shipped`` is a pipeline folder to start from. ``focus``
+    is that of :class:`~palp_lab.tinyworld.pretrain_generator.Denoising`.
     """
     path = folder / "latents.npy"
     if not path.exists():
@@ -149,7 +163,10 @@ def build_generator_task(
         larger = build_generator_task(folder, "generator", batch, bf16)
         load_averaged(larger, folder / "generator")
         text = larger.text
-    task = generator.Denoising(unet, text, cached[:count], captions[:count], empty, batch, not small, bf16)
+    details = detail_table(folder, "generator")[:count] if focus > 0 else None
+    task = generator.Denoising(
+        unet, text, cached[:count], captions[:count], empty, batch, not small, bf16, details, focus
+    )
     task.earlier = earlier
     return task
 

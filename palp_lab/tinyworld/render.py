@@ -58,6 +58,20 @@ def subject_mask(scene: Scene, index: int = 0) -> np.ndarray:
     return mask
 
 
+def detail_map(scene: Scene, cells: int = 16) -> np.ndarray:
+    """Where small things are: uint8 [cells, cells], 255 where all of a cell is worn or held, 102 where all of it is
+    subject, 0 where neither is. What a generator's loss weighs more (ours)."""
+    _, canvas = _paint(scene)
+    detail = np.zeros((SIZE, SIZE), np.float32)
+    if canvas is not None:
+        for mask in canvas.subjects:
+            detail = np.maximum(detail, 0.4 * (mask > 0.5))
+        if canvas.worn is not None:
+            detail = np.maximum(detail, canvas.worn.astype(np.float32))
+    side = SIZE // cells
+    return (detail.reshape(cells, side, cells, side).mean((1, 3)) * 255.0 + 0.5).astype(np.uint8)
+
+
 def _order(scene: Scene) -> list[int]:
     """Back to front."""
     return list(range(len(scene.subjects)))[::-1]
@@ -144,8 +158,11 @@ def _paint_subject(
     wear: Wear = SUBJECTS[identity.superclass](canvas, kit)
     if scene.framing == "dirty":
         canvas.stain = _mud(canvas, np.random.default_rng([557, scene.seed]))
+    bare = canvas.rgb.copy()
     for name, word in sorted(worn, key=lambda pair: pair[0] == "balloon", reverse=True):
         WEAR[name](canvas, wear, colour(word))
+    if worn:
+        canvas.worn = np.abs(canvas.rgb - bare).max(-1) > 0.02
     light = LIGHT.get(scene.place)
     if light is not None and canvas.look.shading >= 0.8:
         canvas.rgb *= 1.0 + canvas.mask[..., None] * (light - 1.0)  # type: ignore[index]

@@ -21,6 +21,7 @@ from palp_lab.tinyworld import (
     sample_scene,
     subject_mask,
 )  # fmt: skip
+from palp_lab.tinyworld.render import detail_map
 
 DIGEST = (
     "import hashlib; from palp_lab.tinyworld import render, sample_scene; "
@@ -112,3 +113,18 @@ def test_a_hundred_pictures_a_second():
             render(scene)
         best = min(best, time.process_time() - start)
     assert len(scenes) / best > 100
+
+
+def test_the_detail_map_marks_what_is_worn_above_the_subject_and_both_above_the_place():
+    bare = Scene((sample_identity("cat", 5),), place="beach", seed=3)
+    plain, dressed = detail_map(bare), detail_map(replace(bare, accessories=(("balloon", "red"),)))
+    inside = subject_mask(bare).reshape(16, 4, 16, 4).mean((1, 3))
+    assert (plain[inside == 1] == 102).all() and (plain[inside == 0] == 0).all()
+    assert dressed.max() == 255 and plain.max() == 102
+    # The balloon hangs where no subject is.
+    assert (dressed[(inside == 0)] > 128).sum() >= 4
+
+
+def test_a_painting_without_a_subject_has_no_details():
+    empty = next(scene for scene in map(sample_scene, range(200)) if not scene.subjects)
+    assert detail_map(empty).max() == 0
