@@ -28,10 +28,12 @@ _LOADED: dict[tuple[str, ...], Any] = {}
 
 
 class AbstractEmbedder(ABC):
-    """A frozen network with a picture space. `fingerprint` is the hash of its weights and configuration."""
+    """A frozen network with a picture space. `fingerprint` is the hash of its weights and configuration; `remembered`
+    says whether a protocol keeps its features (they are small)."""
 
     fingerprint: str
     preprocessing: Preprocessing
+    remembered: bool = True
 
     @abstractmethod
     def images(self, images: Images) -> Float[Tensor, "b d"]:
@@ -43,16 +45,19 @@ class AbstractEmbedder(ABC):
 
 
 class ClipEmbedder(AbstractEmbedder):
-    """A CLIP of transformers (`CLIPModel` folder with tokenizer and preprocessor configuration).
+    """A CLIP of transformers (`CLIPModel` with its tokenizer; a folder or a hub id), with the preprocessing of its folder
+    unless another is given.
 
     Prompts longer than the text encoder are cut with the end-of-text token kept, since CLIP reads the sentence there.
     Source: arXiv 2103.00020; in metrics arXiv 2104.08718 and 2208.12242.
     """
 
-    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, path: str | Path, device: str | torch.device = "cpu", preprocessing: Preprocessing | None = None
+    ) -> None:
         folder = network_folder(path)
         self.device = pick_device(device)
-        self.preprocessing = read_preprocessing(folder)
+        self.preprocessing = preprocessing or read_preprocessing(folder)
         self.fingerprint = folder_fingerprint(folder)
         self.model, self.tokenizer = once(
             ("clip", str(folder), self.fingerprint, str(self.device)), lambda: _load_clip(folder, self.device)
@@ -62,7 +67,7 @@ class ClipEmbedder(AbstractEmbedder):
     @torch.no_grad()
     def images(self, images: Images) -> Float[Tensor, "b d"]:
         parts = images.split(ROWS)
-        seen = [self.model.get_image_features(pixel_values=self.preprocessing(p.to(self.device))) for p in parts]
+        seen = [self.model.get_image_features(pixel_values=self.preprocessing(p).to(self.device)) for p in parts]
         return torch.cat([features(s).cpu() for s in seen])
 
     @torch.no_grad()
@@ -77,16 +82,19 @@ class ClipEmbedder(AbstractEmbedder):
 
 
 class VisionEmbedder(AbstractEmbedder):
-    """A vision network of transformers: DINO and DINOv2 by their class token, convolutional ones by their pooled map.
+    """A vision network of transformers: DINO (ViTModel) and DINOv2 (Dinov2Model) by their class token, convolutional
+    ones by their pooled map.
 
-    DINO's pooler in transformers is an untrained layer, so it is never used; the class token is what DreamBooth's
-    DINO-I compares (arXiv 2208.12242, section 4.2).
+    The pooler transformers puts on a ViTModel is no part of DINO, so it is neither loaded nor used; the class token
+    after the last layer norm is what DreamBooth's DINO-I compares (arXiv 2208.12242, section 4.2).
     """
 
-    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, path: str | Path, device: str | torch.device = "cpu", preprocessing: Preprocessing | None = None
+    ) -> None:
         folder = network_folder(path)
         self.device = pick_device(device)
-        self.preprocessing = read_preprocessing(folder)
+        self.preprocessing = preprocessing or read_preprocessing(folder)
         self.fingerprint = folder_fingerprint(folder)
         self.model = once(
             ("vision", str(folder), self.fingerprint, str(self.device)), lambda: _load_vision(folder, self.device)
@@ -94,10 +102,10 @@ class VisionEmbedder(AbstractEmbedder):
 
     @torch.no_grad()
     def images(self, images: Images) -> Float[Tensor, "b d"]:
-        return torch.cat([self._features(part.to(self.device)).cpu() for part in images.split(ROWS)])
+        return torch.cat([self._features(part).cpu() for part in images.split(ROWS)])
 
     def _features(self, images: Images) -> Tensor:
-        output = self.model(pixel_values=self.preprocessing(images))
+        output = self.model(pixel_values=self.preprocessing(images).to(self.device))
         last = output.last_hidden_state
         return last[:, 0] if last.ndim == 3 else output.pooler_output.flatten(1)
 
@@ -138,14 +146,18 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.txt", "model.safetensors", "pytorch_model.bin"])
-        )
+        # safetensors first: many repositories hold the same weights twice.
+        for weights in ("model.safetensors", "pytorch_model.bin"):
+            folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", weights]))
+            if (folder / weights).is_file():
+                return folder
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{name}: neither a folder nor to be had from the hub ({reason}); give a local folder"
+            f"{name}: neither a folder nor to be had from the hub ({reason}); where there is a network, "
+            f"run 'hf download {name} --local-dir my_folder' and give that folder as path"
         ) from error
+    raise UserError(f"{name}: holds neither model.safetensors nor pytorch_model.bin; give a folder with weights")
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -170,20 +182,35 @@ def _load_clip(folder: Path, device: str | torch.device) -> tuple[Any, Any]:
 
 
 def _load_vision(folder: Path, device: str | torch.device) -> Any:
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel
 
-    return _frozen(AutoModel, folder, device)
+    kind = _load(AutoConfig, folder).model_type
+    # Without the pooler, whose weights DINO's checkpoint does not have.
+    model = _frozen(AutoModel, folder, device, **({"add_pooling_layer": False} if kind == "vit" else {}))
+    if model.main_input_name != "pixel_values":
+        raise UserError(f"{folder}: a {kind} is not a vision network alone; for a CLIP take embedders.ClipEmbedder")
+    return model
 
 
-def _frozen(kind: Any, folder: Path, device: str | torch.device) -> Any:
-    return _load(kind, folder, dtype=torch.float32).to(device).eval().requires_grad_(False)
+def _frozen(kind: Any, folder: Path, device: str | torch.device, **options: Any) -> Any:
+    model, found = _load(kind, folder, dtype=torch.float32, output_loading_info=True, **options)
+    if lost := sorted(found["missing_keys"]):
+        raise UserError(
+            f"{folder}: its weights lack {lost[0]} ({len(lost)} such), which would stay random; "
+            f"give the folder of a whole {type(model).__name__}"
+        )
+    return model.to(device).eval().requires_grad_(False)
 
 
 def _load(kind: Any, folder: Path, **options: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # what is missing is an error of ours; what is left over does not matter
     try:
         return kind.from_pretrained(str(folder), local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be opened as {kind.__name__} ({str(error).splitlines()[0]})") from error
+    finally:
+        logging.set_verbosity(said)

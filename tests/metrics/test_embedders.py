@@ -7,9 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPModel, CLIPTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    PreTrainedConfig,
+    ViTConfig,
+    ViTModel,
+)
 
-from palp_lab.metrics.embedders import ClipEmbedder, VisionEmbedder, folder_fingerprint, network_folder
+from palp_lab.metrics.embedders import ClipEmbedder, VisionEmbedder, features, folder_fingerprint, network_folder
+from palp_lab.metrics.preprocessing import preprocessing
 from palp_lab.types import UserError
 from tests.metrics.conftest import noise_pictures, write_clip, write_preprocessor
 from tests.micro import LENGTH
@@ -54,19 +65,93 @@ def test_convolutional_networks_give_their_pooled_map(resnet_path: Path) -> None
         vision.texts(["a cat"])
 
 
-def test_transformers_give_their_class_token(tmp_path: Path) -> None:
-    from transformers import ViTConfig, ViTModel
+NARROW = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 
-    config = ViTConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
-    )
-    ViTModel(config).save_pretrained(tmp_path)
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_dino_gives_its_class_token_and_needs_no_pooler(tmp_path: Path, pooled: bool) -> None:
+    model = ViTModel(ViTConfig(**NARROW, intermediate_size=32), add_pooling_layer=pooled).eval()
+    model.save_pretrained(tmp_path)
     write_preprocessor(tmp_path)
     vision, images = VisionEmbedder(tmp_path), noise_pictures(2)
     with torch.no_grad():
-        output = vision.model(pixel_values=vision.preprocessing(images))
+        output = model(pixel_values=vision.preprocessing(images))
     torch.testing.assert_close(vision.images(images), output.last_hidden_state[:, 0])
-    assert not torch.allclose(vision.images(images), output.pooler_output)
+    assert vision.model.pooler is None
+
+
+def test_dinov2_gives_its_class_token(tmp_path: Path) -> None:
+    model = Dinov2Model(Dinov2Config(**NARROW)).eval()
+    model.save_pretrained(tmp_path)
+    write_preprocessor(tmp_path, image_processor_type="BitImageProcessor")
+    vision, images = VisionEmbedder(tmp_path), noise_pictures(2)
+    with torch.no_grad():
+        output = model(pixel_values=vision.preprocessing(images))
+    torch.testing.assert_close(vision.images(images), output.last_hidden_state[:, 0])
+
+
+CLIP_B32 = CLIPConfig(
+    text_config={"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
+    vision_config={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 32},
+)
+CLIP_L14 = CLIPConfig(
+    text_config={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    vision_config={
+        "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+        "patch_size": 14,
+    },
+    projection_dim=768,
+)  # fmt: skip
+DINO_S16 = ViTConfig(hidden_size=384, intermediate_size=1536, num_attention_heads=6, patch_size=16)
+DINOV2_S14 = Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "parameters", "width"),
+    [
+        # arXiv 2103.00020, table 20 (dimensions), and the sizes of the released weights
+        (CLIPModel, CLIP_B32, 151_277_313, 512),
+        (CLIPModel, CLIP_L14, 427_616_513, 768),
+        # arXiv 2104.14294, table 1: 21 million; arXiv 2304.07193: 22 million
+        (ViTModel, DINO_S16, 21_665_664, 384),
+        (Dinov2Model, DINOV2_S14, 22_056_576, 384),
+    ],
+    ids=["clip_b32", "clip_l14", "dino_s16", "dinov2_s14"],
+)
+def test_true_sizes(kind: type, config: PreTrainedConfig, parameters: int, width: int) -> None:
+    """The architectures of the published weights, without weights: how many numbers, how wide a feature."""
+    pixels = torch.empty((2, 3, 224, 224), device="meta")
+    with torch.device("meta"):
+        model = kind(config, add_pooling_layer=False) if kind is ViTModel else kind(config)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    if kind is CLIPModel:
+        assert features(model.get_image_features(pixel_values=pixels)).shape == (2, width)
+    else:
+        assert model(pixel_values=pixels).last_hidden_state[:, 0].shape == (2, width)
+
+
+def test_weights_that_would_stay_random_are_refused(tmp_path: Path) -> None:
+    ViTModel(ViTConfig(**NARROW, intermediate_size=32), add_pooling_layer=False).save_pretrained(tmp_path)
+    write_preprocessor(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file({k: v for k, v in tensors.items() if k != "layernorm.weight"}, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack layernorm\.weight .*stay random") as error:
+        VisionEmbedder(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_clip_is_no_vision_network_alone(clip_path: Path) -> None:
+    with pytest.raises(UserError, match="ClipEmbedder"):
+        VisionEmbedder(clip_path)
+
+
+def test_another_preprocessing_than_the_folders_can_be_given(clip_path: Path) -> None:
+    mine = preprocessing((0.5,) * 3, (0.5,) * 3, size=32)
+    images = noise_pictures(2, size=(48, 48))
+    given = ClipEmbedder(clip_path, preprocessing=mine)
+    assert given.preprocessing == mine
+    assert not torch.allclose(given.images(images), ClipEmbedder(clip_path).images(images))
 
 
 def test_a_network_is_loaded_once_and_never_trained(clip_path: Path) -> None:
@@ -97,6 +182,24 @@ def test_a_hub_name_without_a_network_is_one_line() -> None:
     with pytest.raises(UserError, match="neither a folder nor to be had from the hub") as error:
         ClipEmbedder("nobody/no-such-clip")
     assert "\n" not in str(error.value)
+    assert "hf download nobody/no-such-clip --local-dir my_folder" in str(error.value)
+
+
+def test_the_hub_is_asked_for_pickled_weights_only_where_there_are_no_others(
+    clip_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns[-1])
+        return str(clip_path if name == "some/clip" else tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert network_folder("some/clip") == clip_path
+    assert asked == ["model.safetensors"]
+    with pytest.raises(UserError, match="neither model.safetensors nor"):
+        network_folder("some/nothing")
+    assert asked[1:] == ["model.safetensors", "pytorch_model.bin"]
 
 
 def test_a_missing_or_damaged_network_is_one_line(tmp_path: Path, clip_path: Path) -> None:

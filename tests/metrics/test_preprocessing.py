@@ -8,26 +8,71 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPImageProcessorPil
+from PIL import Image
+from transformers import BitImageProcessorPil, CLIPImageProcessorPil, ViTImageProcessorPil
 
-from palp_lab.metrics.preprocessing import Preprocessing, read_preprocessing
+from palp_lab.metrics.preprocessing import Preprocessing, preprocessing, read_preprocessing
 from palp_lab.types import UserError
 from tests.metrics.conftest import MEAN, STD, noise_pictures, write_preprocessor
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 64), (48, 80), (90, 40), (24, 20)])
-def test_equals_the_processor_of_transformers(tmp_path: Path, size: tuple[int, int]) -> None:
-    """Up to one of 255 levels: PIL rounds between the two passes of its resize."""
-    write_preprocessor(tmp_path)
-    images = noise_pictures(3, size=size)
-    ours = read_preprocessing(tmp_path)(images)
-    theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)(
-        [image.permute(1, 2, 0).numpy() for image in images], return_tensors="pt"
-    )["pixel_values"]
-    levels = (ours - theirs).abs() * torch.tensor(STD).view(3, 1, 1) * 255
-    assert ours.shape == theirs.shape
-    assert float(levels.max()) <= 1.01
-    assert float(levels.mean()) < 0.3
+CLIP = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}, "crop_size": 224, "resample": 3}
+DINO = {"image_processor_type": "ViTImageProcessor", "size": 224, "resample": 2, "do_center_crop": False}
+DINOV2 = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "crop_size": 224, "resample": 3}
+PROCESSORS = {"clip": (CLIP, CLIPImageProcessorPil), "dino": (DINO, ViTImageProcessorPil),
+              "dinov2": (DINOV2, BitImageProcessorPil)}  # fmt: skip
+"""The published preprocessor_config.json of the scorers, in their own spelling (a bare number for DINO), and the image
+processor of transformers that reads each."""
+
+
+def same_as_transformers(folder: Path, network: str, images: torch.Tensor) -> None:
+    values, processor = PROCESSORS[network]
+    write_preprocessor(folder, **values)
+    ours = read_preprocessing(folder)(images)
+    arrays = [image.permute(1, 2, 0).numpy() for image in images]
+    theirs = processor.from_pretrained(folder)(arrays, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("network", PROCESSORS)
+@pytest.mark.parametrize("size", [(224, 224), (256, 256), (300, 451), (97, 64)])
+def test_equals_the_processor_of_transformers(tmp_path: Path, network: str, size: tuple[int, int]) -> None:
+    same_as_transformers(tmp_path, network, noise_pictures(2, size=size))
+
+
+@pytest.mark.parametrize("network", PROCESSORS)
+def test_equals_the_processor_of_transformers_on_real_photos(tmp_path: Path, palp_lab_data: Path, network: str) -> None:
+    for path in sorted((palp_lab_data / "dreambench").glob("*/00.jpg"))[:2]:
+        with Image.open(path) as photo:
+            pixels = np.array(photo.convert("RGB").resize((photo.width // 3, photo.height // 4)))
+        same_as_transformers(tmp_path, network, torch.from_numpy(pixels).permute(2, 0, 1)[None])
+
+
+def test_what_is_smaller_than_the_crop_is_padded_as_by_transformers(tmp_path: Path) -> None:
+    write_preprocessor(tmp_path, do_resize=False)
+    images = noise_pictures(2, size=(41, 27))
+    arrays = [image.permute(1, 2, 0).numpy() for image in images]
+    theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)(arrays, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(read_preprocessing(tmp_path)(images), theirs, atol=1e-5, rtol=0)
+
+
+def test_floats_resized_without_antialiasing_are_neither_rounded_nor_smoothed() -> None:
+    """Textual inversion's evaluator: a bicubic sum of 16 pixels, computed by hand in one dimension."""
+    images = noise_pictures(1, size=(64, 64))
+    plain = preprocessing((0, 0, 0), (1, 1, 1), shortest=16, antialias=False)(images)
+    weights = np.array([-0.09375, 0.59375, 0.59375, -0.09375])  # Keys' kernel, a = -0.75, half way between pixels
+    pixels = images[0, 0].numpy().astype(np.float64) / 255
+    rows = np.stack([weights @ pixels[4 * i : 4 * i + 4] for i in range(16)])
+    by_hand = np.stack([rows[:, 4 * i : 4 * i + 4] @ weights for i in range(16)], 1)
+    assert np.abs(plain[0, 0].numpy() - by_hand).max() < 1e-5
+
+
+def test_a_given_preprocessing_is_checked() -> None:
+    assert preprocessing((0, 0, 0), (1, 1, 1), shortest=256, crop=224).crop == (224, 224)
+    with pytest.raises(UserError, match="filter=nearest"):
+        preprocessing((0, 0, 0), (1, 1, 1), filter="nearest")
+    with pytest.raises(UserError, match="contradict"):
+        preprocessing((0, 0, 0), (1, 1, 1), shortest=256, size=224)
 
 
 def test_a_picture_of_the_right_size_is_normalised_and_nothing_else() -> None:
@@ -55,7 +100,7 @@ def test_reads_the_nested_file_of_a_processor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"resample": 1}, "resample"),
+        ({"resample": 5}, "resample"),
         ({"do_normalize": False}, "do_normalize"),
         ({"rescale_factor": 1.0}, "rescale_factor"),
         ({"crop_size": {"w": 1}}, "crop_size"),
