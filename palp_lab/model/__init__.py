@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +13,48 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+FAMILIES = {
+    "StableDiffusionPipeline": "palp_lab.model.unet.UNetModel",
+    "StableDiffusionXLPipeline": "palp_lab.model.sdxl.SdxlModel",
+}
+"""Families of models by the `_class_name` of their model_index.json. Imported when one is opened. A family has
+`read(parts, dtype, device, **options)`, where `parts` is an `AbstractParts` and the options are the keys of its
+`conf/model/*.yaml` beside those of `open_model`."""
 
-def open_model(path: str | Path, device: str = "cpu", dtype: str = "float32", **options: Any) -> AbstractModel:
+
+def open_model(
+    path: str | Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    **options: Any,
+) -> AbstractModel:
     """Opens a model of whatever family its model_index.json names: a folder, a hub id, or `tiny` / `tiny_small`.
 
-    `device` may be auto (cuda, then mps, then cpu). Options are those of the family's `open`. Raises UserError.
+    Args:
+        path: where the model is.
+        device: auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps.
+        dtype: what the frozen weights are held in.
+        revision: a branch, tag or commit of the hub.
+        variant: which files of a folder, e.g. fp16.
+        options: those of the family's `read`.
+
+    Raises:
+        UserError: in one line, for what is missing, incomplete, damaged or of no known family.
     """
+    import torch
+
     from palp_lab.model.folder import Folder
-    from palp_lab.model.unet import UNetModel
 
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype}: must be {', '.join(DTYPES)}")
-    families = {"StableDiffusionPipeline": UNetModel}
-    folder = Folder.find(path, revision=options.get("revision"))
-    folder.expect(*families)
-    return families[folder.index["_class_name"]].open(path, dtype=dtype, device=choose_device(device), **options)
+    parts = Folder.find(path, revision, variant)
+    parts.expect(*FAMILIES)
+    module, _, name = FAMILIES[parts.index["_class_name"]].rpartition(".")
+    family = getattr(importlib.import_module(module), name)
+    return family.read(parts, getattr(torch, dtype), torch.device(choose_device(device)), **options)
 
 
 def choose_device(name: str) -> str:

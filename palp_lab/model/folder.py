@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,28 @@ def resolve(path: str | Path) -> str:
     return str(Path(path).expanduser()) if Path(path).expanduser().exists() else str(path)
 
 
+class AbstractParts(ABC):
+    """Where the parts of a pipeline are read from: `path` names it in error lines, `index` is its model_index.json."""
+
+    path: str
+    index: Mapping[str, Any]
+
+    @abstractmethod
+    def load(self, part: str, dtype: torch.dtype | None = None) -> Any:
+        """One component, of the class the index names. Raises UserError where it cannot be read."""
+
+    def expect(self, *classes: str) -> None:
+        """Raises UserError unless the pipeline is one of `classes`."""
+        found = self.index.get("_class_name")
+        if found not in classes:
+            raise UserError(
+                f"model.path={self.path}: the folder holds a {found}; this model needs {' or '.join(classes)}"
+            )
+
+
 @dataclass(frozen=True)
-class Folder:
-    """A diffusers pipeline on disk or on the hub, with its table of contents `index`."""
+class Folder(AbstractParts):
+    """A diffusers pipeline on disk or on the hub, with its table of contents `index`. Final."""
 
     path: str
     index: Mapping[str, Any]
@@ -53,14 +73,6 @@ class Folder:
             ) from error
         except Exception as error:
             raise UserError(_advice(str(path), where, error)) from error
-
-    def expect(self, *classes: str) -> None:
-        """Raises UserError unless the pipeline is one of `classes`."""
-        found = self.index.get("_class_name")
-        if found not in classes:
-            raise UserError(
-                f"model.path={self.path}: the folder holds a {found}; this model needs {' or '.join(classes)}"
-            )
 
     def load(self, part: str, dtype: torch.dtype | None = None) -> Any:
         """One component, of the class the index names. Raises UserError where it cannot be read."""
@@ -107,8 +119,8 @@ def _advice(shown: str, where: str, error: Exception) -> str:
     return f"model.path={shown} is not here and the hub cannot be reached ({name}); download it first or give a folder"
 
 
-def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], tokenizer: Any) -> str:
-    """Hash of weights, their names, the schedule and the vocabulary: 16 hex digits."""
+def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], *tokenizers: Any) -> str:
+    """Hash of weights, their names, the schedule and the vocabularies: 16 hex digits."""
     digest = hashlib.sha256()
     for part in parts:
         for name, tensor in sorted(part.state_dict().items()):
@@ -116,7 +128,6 @@ def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], tokenizer
             if tensor.device.type != "meta":
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     plain = {key: value for key, value in config.items() if not key.startswith("_")}
-    digest.update(
-        json.dumps([plain, tokenizer.get_vocab(), tokenizer.model_max_length], sort_keys=True, default=str).encode()
-    )
+    words = [one for tokenizer in tokenizers for one in (tokenizer.get_vocab(), tokenizer.model_max_length)]
+    digest.update(json.dumps([plain, *words], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]

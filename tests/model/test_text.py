@@ -107,7 +107,7 @@ def test_the_overlay_works_for_the_nested_layout_too(micro: UNetModel) -> None:
     ids, slots = text.tokenize(["a photo of <v>"], {"<v>": [0]})
     stock, _ = text.tokenize(["a photo of cat"], {})
     with torch.no_grad():
-        found: Tensor = text.encode(ids, slots, cat).text_embeds
+        found: Tensor = text.encode(ids, slots, cat).pooled
         assert torch.equal(found, nested(stock).text_embeds)
 
 
