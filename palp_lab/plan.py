@@ -111,7 +111,7 @@ def pass_seconds(cell: Cell) -> float:
         rows = 2
         x_t = torch.zeros(rows, *cell.model.latent_shape, device=cell.model.device)
         t = torch.zeros(rows, dtype=torch.long, device=cell.model.device)
-        cond = cell.model.base_text([""] * rows)
+        cond = cell.model.unconditional(rows)
         with torch.no_grad():
             cell.model.predict(x_t, t, cond)
             began = time.perf_counter()

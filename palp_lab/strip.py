@@ -45,7 +45,7 @@ def strip_images(
     with prompting.block():
         prediction = model.predict(noise, t, prompting.encode([sentence]).repeat(len(seeds)))
         if guidance != 1:
-            empty = model.predict(noise, t, model.base_text([""]).repeat(len(seeds)))
+            empty = model.predict(noise, t, model.unconditional(len(seeds)))
             prediction = prediction.with_raw(guide(empty.raw, prediction.raw, guidance))
     x0: Tensor = prediction.x0
     return to_uint8(model.decode_image(x0 if clamp is None else x0.clamp(-clamp, clamp)))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from palp_lab.diffusion.sampler import sample
-from palp_lab.losses.base import base_text
 from palp_lab.model.base import AbstractModel, TextCond
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def draw(
     """One 8 bit picture per row of `cond`, each from its own seed, with whatever edits are attached and enabled."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]  # ancestral schedulers go on drawing from them
     noise = torch.stack([torch.randn(model.latent_shape, generator=own) for own in generators]).to(model.device)
-    empty = base_text(model, [""] * len(cond))
+    empty = model.unconditional(len(cond))
     both = TextCond.cat([empty, cond])
 
     def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -152,7 +152,7 @@ class StepContext:
     def _guided(self, x_t: Latents, t: Timesteps, cond: TextCond, guidance: float) -> Tensor:
         if guidance == 1:
             return self.model.predict(x_t, t, cond).raw
-        empty = base_text(self.model, [""] * len(cond))
+        empty = self.model.unconditional(len(cond))
         if guidance == 0:
             return self.model.predict(x_t, t, empty).raw
         rows = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), TextCond.cat([empty, cond])).raw
