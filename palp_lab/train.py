@@ -72,7 +72,8 @@ def train_adapter(
         prior: pictures of the class for a loss that reads that stream; None: the dataset's, or drawn by the base model.
         about: plain data for the adapters' header, e.g. how to build tokens and edits again.
         loggers: Lightning loggers beside the CSV file.
-        cache: a folder several trainings may share, for class pictures; None: folder/scratch.
+        cache: a folder several trainings may share: class_pictures and latents (encoded pictures, by content) lie
+            below it; None: folder/scratch.
 
     Raises:
         UserError: for what the user can mend: a missing target, a loss that is not finite, a checkpoint of another run.
@@ -90,13 +91,14 @@ def train_adapter(
     _check(losses, target)
     captions = read_captions(captions)
     concept = dataset.concept()
+    cache = cache or folder / LAST.parent
     if not any(Role.PRIOR in loss.reads for loss in losses.values()):
         prior = None
     elif prior is None:
-        prior = class_pictures(model, concept, dataset, losses, cache or folder / LAST.parent)
+        prior = class_pictures(model, concept, dataset, losses, cache / "class_pictures")
     adapter = Adapter(model, tokens, edits, concept)
     try:
-        feeds = _feeds(model, concept, losses, captions, settings, seed, prior)
+        feeds = _feeds(model, concept, losses, captions, settings, seed, prior, cache / "latents")
         module = Personalizer(adapter, losses, feeds, settings, seed=seed, target=target, stages=Stages(stages))
         kept = sorted({step for step in steps if 0 < step < settings.trainer.max_steps} | {settings.trainer.max_steps})
         report = tuple(module.startup_report())
@@ -154,14 +156,13 @@ def _feeds(
     settings: RunSettings,
     seed: int,
     prior: Images | None,
+    cache: Path,
 ) -> dict[Role, Any]:
     from palp_lab.engine.feed import Feed
     from palp_lab.engine.prior import prior_stream
 
-    batch = settings.trainer.batch_size
-    feeds = {
-        Role.SUBJECT: Feed(Role.SUBJECT, model, concept.photos, captions, batch, settings.augment, seed, concept.masks)
-    }
+    batch, how = settings.trainer.batch_size, settings.augment
+    feeds = {Role.SUBJECT: Feed(Role.SUBJECT, model, concept.photos, captions, batch, how, seed, concept.masks, cache)}
     if prior is not None:
-        feeds[Role.PRIOR] = prior_stream(model, losses, prior, batch, settings.augment, seed)
+        feeds[Role.PRIOR] = prior_stream(model, losses, prior, batch, seed, cache)
     return feeds

@@ -63,7 +63,7 @@ def train_stage(
                 "labels": plain["labels"],
             },
             loggers=loggers,
-            cache=Path(plain["store"]) / "class_pictures",
+            cache=Path(plain["store"]),
         )
     return {"cost": dict(outcome.cost), "seconds": outcome.cost["seconds"], "report": list(outcome.report)}
 

@@ -17,6 +17,7 @@ from palp_lab.edits.full import FullEdits
 from palp_lab.edits.key_value import KeyValueEdits
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.edits.none import NoEdits
+from palp_lab.engine import latents
 from palp_lab.engine.settings import (
     Augmentation,
     GallerySettings,
@@ -112,11 +113,35 @@ def test_class_pictures_are_drawn_once_by_the_untrained_model(
     go(micro, tmp_path / "a", losses, dataset=FewPictures(), cache=tmp_path / "shared")
     go(micro, tmp_path / "b", losses, dataset=FewPictures(), cache=tmp_path / "shared", seed=1)
     assert drawn == ["a cat"]
-    assert len(list((tmp_path / "shared").iterdir())) == 1
+    [kept] = (tmp_path / "shared/class_pictures").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-8])
+    go(micro, tmp_path / "e", losses, dataset=FewPictures(), cache=tmp_path / "shared")
+    assert drawn == ["a cat"] * 2, "a damaged file is not taken for pictures"
     given = {**losses, "prior_preservation": PriorPreservation(pictures="given")}
     with pytest.raises(UserError, match=r"prior_preservation\.pictures=given: this dataset has no"):
         go(micro, tmp_path / "c", given, dataset=FewPictures())
     go(micro, tmp_path / "d", given)
+
+
+def test_a_second_training_encodes_nothing(
+    micro: UNetModel, micro_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another method on the same photos and seed reads what the first has left, and comes out as it would alone."""
+    encoded: list[int] = []
+    real = UNetModel.encode_image
+    monkeypatch.setattr(UNetModel, "encode_image", lambda self, x: encoded.append(len(x)) or real(self, x))
+    only = {"reconstruction": Reconstruction()}
+    latents._kept.clear()
+    alone = read_adapter(go(micro, tmp_path / "alone", only).last)[0]
+    assert sum(encoded) == 2 * len(MicroDataset().concept().photos)
+    go(micro, tmp_path / "first", cache=tmp_path / "shared", seed=0)
+    latents._kept.clear()
+    go(micro, tmp_path / "anew", cache=tmp_path / "shared", seed=0)
+    encoded.clear()
+    latents._kept.clear()
+    after = read_adapter(go(UNetModel.open(micro_path), tmp_path / "second", only, cache=tmp_path / "shared").last)[0]
+    assert encoded == []
+    assert all(torch.equal(alone[name], after[name]) for name in alone)
 
 
 @pytest.mark.parametrize("edits", [LoraEdits, KeyValueEdits, FullEdits])

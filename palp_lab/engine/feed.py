@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from palp_lab.engine.augmentation import augment
+from palp_lab.engine.latents import posterior
 from palp_lab.engine.settings import Augmentation
 from palp_lab.losses.base import Share, stream
 from palp_lab.model.base import AbstractModel
@@ -19,8 +21,8 @@ from palp_lab.types import Role, UserError
 if TYPE_CHECKING:
     from palp_lab.types import Images, Latents, Masks
 
-ENCODED_AT_ONCE = 8
-"""Pictures per pass of the autoencoder; changes nothing but memory (ours)."""
+HELD_AT_ONCE = 8
+"""Augmented pictures that are in memory at once; changes nothing else (ours)."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Draw:
 class Feed:
     """The subject's photos or the class's pictures, with their captions. Final.
 
-    Posterior mean and standard deviation of `augment.variants` versions of each picture are kept, keyed by picture;
-    a draw is a pure function of (seed, step, role, row).
+    Posterior mean and standard deviation of `augment.variants` versions of each picture are encoded once, or read from
+    `cache` (see `palp_lab.engine.latents`); a draw is a pure function of (seed, step, role, row).
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Feed:
         augmentation: Augmentation,
         seed: int,
         masks: Masks | None = None,
+        cache: Path | None = None,
     ) -> None:
         if len(pictures) == 0:
             raise UserError(f"{role}: there are no pictures to train on")
@@ -66,7 +69,7 @@ class Feed:
         self.augmentation = augmentation
         self.variants = 1 if augmentation.changes_nothing else augmentation.variants
         if self.variants:
-            self.mean, self.std, self.cover = self._encode_all(seed)
+            self.mean, self.std, self.cover = self._encode_all(seed, cache)
 
     def draw(self, seed: int, step: int, micro: int, micros: int) -> Draw:
         """Micro-batch `micro` of `micros` of an optimizer step. Everything is drawn for the whole batch and cut."""
@@ -117,18 +120,29 @@ class Feed:
     def _stream(self, seed: int, step: int, name: str) -> torch.Generator:
         return stream(seed, step, f"{self.role}/{name}")
 
-    def _encode_all(self, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _encode_all(self, seed: int, cache: Path | None) -> tuple[Tensor, Tensor, Tensor | None]:
         wanted = [
             (photo, self._stream(seed, 0, f"augment/{photo}/{variant}"))
             for photo in range(len(self.pictures))
             for variant in range(self.variants)
         ]
-        chunks = [self._encode(wanted[i : i + ENCODED_AT_ONCE]) for i in range(0, len(wanted), ENCODED_AT_ONCE)]
-        means, stds, covers = zip(*chunks, strict=True)
-        return torch.cat(means), torch.cat(stds), None if covers[0] is None else torch.cat(covers)
+        means, stds, covers = [], [], []
+        for i in range(0, len(wanted), HELD_AT_ONCE):
+            pixels, cover = self._augmented(wanted[i : i + HELD_AT_ONCE])
+            mean, std = posterior(self.model, pixels, cache)
+            means.append(mean)
+            stds.append(std)
+            covers += [] if cover is None else [cover]
+        return torch.cat(means), torch.cat(stds), torch.cat(covers) if covers else None
 
     def _encode(self, wanted: Sequence[tuple[int, torch.Generator]]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Posterior mean and std [b c h w] and how much of each latent cell the mask covers [b 1 h w], on the CPU."""
+        pixels, cover = self._augmented(wanted)
+        encoded = self.model.encode_image(pixels.to(self.model.device))
+        return encoded.mean.float().cpu(), encoded.std.float().cpu(), cover
+
+    def _augmented(self, wanted: Sequence[tuple[int, torch.Generator]]) -> tuple[Tensor, Tensor | None]:
+        """Augmented pictures [b 3 r r] and their masks' share of each latent cell."""
         made = [
             augment(
                 self.pictures[i],
@@ -139,7 +153,6 @@ class Feed:
             )
             for i, g in wanted
         ]
-        posterior = self.model.encode_image(torch.stack([pixels for pixels, _ in made]).to(self.model.device))
         covers = [cover for _, cover in made if cover is not None]
         cover = functional.adaptive_avg_pool2d(torch.stack(covers), self.model.latent_shape[1:]) if covers else None
-        return posterior.mean.float().cpu(), posterior.std.float().cpu(), cover
+        return torch.stack([pixels for pixels, _ in made]), cover

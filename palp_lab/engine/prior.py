@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from palp_lab.dataset.concept import AbstractDataset, Concept
@@ -21,6 +23,8 @@ from palp_lab.types import Role, UserError
 
 if TYPE_CHECKING:
     from palp_lab.types import Images
+
+logger = logging.getLogger(__name__)
 
 DRAWN_AT_ONCE = 8
 """Class pictures per pass (ours; memory only)."""
@@ -44,7 +48,10 @@ def class_pictures(
         return given
     path = cache / f"class_{_key(model, concept.clean(how.prompt), how.count)}.safetensors"
     if path.is_file():
-        return load_file(path)["pictures"]
+        try:
+            return load_file(path)["pictures"]
+        except (OSError, KeyError, SafetensorError):
+            logger.warning("%s: damaged; the class pictures are drawn again", path)
     made = draw_class(model, concept.clean(how.prompt), range(how.count))
     write_whole(path, lambda part: save_file({"pictures": made.contiguous()}, part))
     return made
@@ -69,13 +76,13 @@ def prior_stream(
     losses: Mapping[str, AbstractLoss],
     pictures: Images,
     batch_size: int,
-    augmentation: Augmentation,
     seed: int,
+    cache: Path | None = None,
 ) -> Feed:
     """The stream of class pictures, each encoded once and not augmented (one variant)."""
     how = _asking(losses)
     plain = Augmentation(variants=1, flip=0.0, crop=1.0)
-    return Feed(Role.PRIOR, model, pictures, [how.prompt], how.batch_size or batch_size, plain, seed)
+    return Feed(Role.PRIOR, model, pictures, [how.prompt], how.batch_size or batch_size, plain, seed, cache=cache)
 
 
 def _asking(losses: Mapping[str, AbstractLoss]) -> Any:

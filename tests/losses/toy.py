@@ -111,6 +111,9 @@ class ToyModel(AbstractModel):
     def scheduler(self, name: str) -> Any:
         raise NotImplementedError("the toy draws no pictures")
 
+    def pipeline_parts(self) -> dict[str, Any]:
+        raise NotImplementedError("the toy is no pipeline")
+
     @staticmethod
     def _vector(number: int) -> Tensor:
         if number == 0:
