@@ -160,7 +160,8 @@ def generate_pictures(
     wanted = [(i, seed) for i in range(len(sentences)) for seed in seeds]
     with torch.no_grad(), prompting.block():
         conds = prompting.encode(sentences) if sentences else None
-        negative = model.base_text([sampling.negative]) if sampling.guidance != 1 else None
+        given = model.base_text([sampling.negative]) if sampling.negative else model.unconditional(1)
+        negative = given if sampling.guidance != 1 else None
     done, size = 0, max(1, batch_size)
     while done < len(wanted):
         part = wanted[done : done + size]
