@@ -40,7 +40,7 @@ READ_BY: dict[str, frozenset[str]] = {
 key that is listed nowhere counts as an input of the training, so that nothing new can be forgotten."""
 
 UNREAD = {
-    "model": {"path", "revision", "variant"},
+    "model": {"path", "revision", "variant", "config", "dimensions"},
     "dataset": {"path", "folder", "root", "cache"},
     "trainer": {"save_every", "gallery"},
     "generate": {"batch_size"},
