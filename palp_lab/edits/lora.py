@@ -23,6 +23,7 @@ class LoraEdits(AbstractEdits):
 
     The default targets are the projections of self- and cross-attention; `ff.net.0.proj`, `ff.net.2`, `conv1`, `conv2`,
     `proj_in` and `proj_out` are wider choices. A is drawn from `seed` and the layer's name alone, B is 0.
+    `rank_pattern` and `alpha_pattern` are other values for some layers, by the end of their path, as peft reads them.
 
     Source: arXiv 2106.09685, Eq. 3; rank and places as in PALP, arXiv 2401.06105, section 4.2 and appendix C.
     Differs from the paper: alpha = rank unless given (PALP is silent; ours).
@@ -32,13 +33,23 @@ class LoraEdits(AbstractEdits):
     adapter_name = "palp_lab"
 
     def __init__(
-        self, rank: int = 32, alpha: float | None = None, targets: Sequence[str] = ATTENTION, seed: int = 0
+        self,
+        rank: int = 32,
+        alpha: float | None = None,
+        targets: Sequence[str] = ATTENTION,
+        seed: int = 0,
+        rank_pattern: Mapping[str, int] | None = None,
+        alpha_pattern: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.rank = rank
         self.alpha = float(rank if alpha is None else alpha)
         self.targets = tuple(targets)
         self.seed = seed
+        self.patterns: dict[str, Any] = {
+            "rank_pattern": dict(rank_pattern or {}),
+            "alpha_pattern": dict(alpha_pattern or {}),
+        }
         self._layers: dict[str, Any] = {}
 
     def attach(self, model: AbstractModel) -> None:
@@ -50,7 +61,7 @@ class LoraEdits(AbstractEdits):
             raise ValueError("the model carries a LoRA already; detach it first")
         self.denoiser = [denoiser]  # in a list: the base is no part of this module
         alpha: Any = int(self.alpha) if self.alpha.is_integer() else self.alpha
-        config = LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=list(self.targets))
+        config = LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=list(self.targets), **self.patterns)
         with torch.random.fork_rng(devices=[]):
             try:
                 denoiser.add_adapter(config, self.adapter_name)
@@ -103,7 +114,8 @@ class LoraEdits(AbstractEdits):
 
     def set_strength(self, strength: float) -> None:
         for layer in self._layers.values():
-            layer.scaling[self.adapter_name] = strength * self.alpha / self.rank
+            alpha, rank = layer.lora_alpha[self.adapter_name], layer.r[self.adapter_name]
+            layer.scaling[self.adapter_name] = strength * alpha / rank
 
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         for name, layer in self._layers.items():

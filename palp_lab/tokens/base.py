@@ -39,8 +39,8 @@ class AbstractTokens(nn.Module):
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The trainable parameters with the names they are saved under."""
 
-    def words(self) -> Mapping[str, Tensor]:
-        """The learned vectors [k d] as embedding files hold them (first text encoder); empty where none are learned."""
+    def words(self, encoder: int = 0) -> Mapping[str, Tensor]:
+        """The learned vectors [k d] of one text encoder as embedding files hold them; empty where none are learned."""
         return {}
 
     def call(self, concept: Concept) -> str:

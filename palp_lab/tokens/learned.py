@@ -65,5 +65,5 @@ class LearnedTokens(AbstractTokens):
         for number, vectors in enumerate(self.vectors):
             yield f"vectors.{number}", vectors
 
-    def words(self) -> Mapping[str, Tensor]:
-        return {self.placeholder: self.laid()[0].detach()}
+    def words(self, encoder: int = 0) -> Mapping[str, Tensor]:
+        return {self.placeholder: self.laid()[encoder].detach()}

@@ -83,6 +83,6 @@ class PerLayerTokens(AbstractTokens):
             for name, vectors in zip(self.names, own, strict=True):
                 yield f"{name}.{number}", vectors
 
-    def words(self) -> Mapping[str, Tensor]:
-        parted = self.laid()[0].detach().split(self.num_vectors)
+    def words(self, encoder: int = 0) -> Mapping[str, Tensor]:
+        parted = self.laid()[encoder].detach().split(self.num_vectors)
         return dict(zip(self.names, parted, strict=True))
