@@ -19,6 +19,10 @@ class AbstractEdits(nn.Module):
     requires: frozenset[Capability]
     starts_at_base: bool = True
     """Whether an untrained edit leaves every output as it was."""
+    shares_base_pass: bool = False
+    """Whether the model under this edit is the base itself, so that rows of the personalized and of the base model may
+    share a pass. False where weights differ: one pass applies one set of weights to all its rows. (peft can choose a
+    LoRA per row, but in evaluation mode only, and then calls the layers of every group of rows one by one.)"""
 
     @abstractmethod
     def attach(self, model: AbstractModel) -> None:

@@ -15,6 +15,7 @@ class NoEdits(AbstractEdits):
     """Nothing inside the network is trained (textual inversion, P+). Final."""
 
     requires = frozenset()
+    shares_base_pass = True
 
     def attach(self, model: AbstractModel) -> None:
         return

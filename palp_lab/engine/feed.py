@@ -14,7 +14,7 @@ from torch.nn import functional
 from palp_lab.engine.augmentation import augment
 from palp_lab.engine.latents import posterior
 from palp_lab.engine.settings import Augmentation
-from palp_lab.losses.base import Share, stream
+from palp_lab.losses.passes import Share, stream
 from palp_lab.model.base import AbstractModel
 from palp_lab.types import Role, UserError
 
@@ -41,7 +41,8 @@ class Feed:
     """The subject's photos or the class's pictures, with their captions. Final.
 
     Posterior mean and standard deviation of `augment.variants` versions of each picture are encoded once, or read from
-    `cache` (see `palp_lab.engine.latents`); a draw is a pure function of (seed, step, role, row).
+    `cache` (see `palp_lab.engine.latents`); a draw is a pure function of (seed, step, role, row). `own` captions,
+    one per picture, take the place of `sentences`, of which each row draws one.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Feed:
         seed: int,
         masks: Masks | None = None,
         cache: Path | None = None,
+        own: Sequence[str] | None = None,
     ) -> None:
         if len(pictures) == 0:
             raise UserError(f"{role}: there are no pictures to train on")
@@ -65,6 +67,7 @@ class Feed:
         self.pictures = pictures
         self.masks = masks
         self.sentences = tuple(sentences)
+        self.own = own
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.variants = 1 if augmentation.changes_nothing else augmentation.variants
@@ -104,7 +107,9 @@ class Feed:
             x0=(mean + std * share.of(inner)).to(device),
             noise=share.of(noise).to(device),
             t=share.of(t).to(device),
-            sentences=tuple(self.sentences[int(i)] for i in caption),
+            sentences=tuple(
+                self.own[int(i)] if self.own else self.sentences[int(j)] for i, j in zip(which, caption, strict=True)
+            ),
             mask=None if mask is None else mask.to(device),
             share=share,
         )

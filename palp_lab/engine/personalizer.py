@@ -16,7 +16,8 @@ from palp_lab.engine.feed import Draw, Feed
 from palp_lab.engine.gradients import at_prediction, between_losses, total_norm
 from palp_lab.engine.settings import RunSettings
 from palp_lab.engine.stages import Stages
-from palp_lab.losses.base import AbstractLoss, Pass, StepContext, base_text, personal_text
+from palp_lab.losses.base import AbstractLoss, StepContext, base_text, personal_text
+from palp_lab.losses.passes import Pass
 from palp_lab.types import Role, UserError
 
 PATIENCE = 5

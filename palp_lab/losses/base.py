@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch import Tensor
 from palp_lab.adapter import Adapter
 from palp_lab.dataset.concept import Concept
 from palp_lab.diffusion.guidance import guide
-from palp_lab.diffusion.prediction import Prediction
+from palp_lab.losses.passes import Pass, stream
 from palp_lab.model.base import AbstractModel, TextCond
 from palp_lab.types import Capability, Role
 
@@ -23,13 +22,6 @@ if TYPE_CHECKING:
 
 
 Made = TypeVar("Made")
-
-
-def stream(seed: int, step: int, name: str) -> torch.Generator:
-    """The named random stream of one step: a pure function of (seed, step, name), so that resuming needs no state and
-    adding a loss leaves every other draw as it was."""
-    digest = hashlib.sha256(f"{seed}/{step}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))
 
 
 def base_text(model: AbstractModel, prompts: Sequence[str]) -> TextCond:
@@ -44,52 +36,6 @@ def personal_text(adapter: Adapter, sentences: Sequence[str]) -> TextCond:
     with torch.autocast(adapter.model.device.type, enabled=False):
         cond = adapter.encode(distinct)
     return cond[torch.tensor([distinct.index(s) for s in sentences], device=cond.tokens.device)]
-
-
-@dataclass(frozen=True)
-class Share:
-    """The rows of a step's batch that one micro-batch of one process holds: `count` of `total`, from `first` on.
-
-    Draws are made for the whole batch and cut, so that accumulation and the number of processes leave them alone.
-    """
-
-    first: int
-    count: int
-    total: int
-
-    def of(self, rows: Tensor) -> Tensor:
-        """This share of rows that were drawn for the whole batch."""
-        return rows[self.first : self.first + self.count]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """The one forward pass with a graph of a data stream: clean latents, noise, t, and what was predicted.
-    `sentences` are the captions with a slot; `mask` [b 1 h w] is 1 where the loss counts (None: everywhere)."""
-
-    x0: Latents
-    noise: Latents
-    t: Timesteps
-    x_t: Latents
-    sentences: tuple[str, ...]
-    cond: TextCond
-    pred: Prediction
-    mask: Tensor | None = None
-    share: Share | None = None
-
-    @property
-    def rows(self) -> Share:
-        """The share this pass is of its step's batch; all of it where none is named."""
-        return self.share or Share(0, len(self.x0), len(self.x0))
-
-    def draw_noise(self, generator: torch.Generator) -> Latents:
-        """Fresh standard normal noise for these rows, on their device."""
-        whole = torch.randn((self.rows.total, *self.x0.shape[1:]), generator=generator, dtype=self.noise.dtype)
-        return self.rows.of(whole).to(self.x0.device)
-
-    def draw_t(self, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Fresh timesteps for these rows, uniform on the part [low, high) of the clock."""
-        return self.rows.of(self.pred.path.draw_t(self.rows.total, generator, low, high)).to(self.t.device)
 
 
 @dataclass(frozen=True)
@@ -128,6 +74,18 @@ class StepContext:
 
         return self.remember(("base", id(x_t), id(t), tuple(prompts), guidance), judge)[0]
 
+    def base_each(self, x_t: Latents, t: Timesteps, texts: Sequence[Sequence[str] | None]) -> tuple[Latents, ...]:
+        """Native outputs of the frozen base model under several full prompts per row (None: the empty one), unguided,
+        in one pass; no graph."""
+
+        def judge() -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+            with torch.no_grad(), self.adapter.off():
+                conds = [self.model.unconditional(len(x_t)) if p is None else base_text(self.model, p) for p in texts]
+                return self._rows(x_t, t, conds), x_t, t
+
+        key = ("base_each", id(x_t), id(t), *(None if prompts is None else tuple(prompts) for prompts in texts))
+        return self.remember(key, judge)[0]
+
     def personal(self, x_t: Latents, t: Timesteps, sentences: Sequence[str], guidance: float) -> Latents:
         """Native output of the personalized model under sentences with a slot, guided; no graph."""
 
@@ -136,6 +94,31 @@ class StepContext:
                 return self._guided(x_t, t, self._judging_text(sentences), guidance), x_t, t
 
         return self.remember(("personal", id(x_t), id(t), tuple(sentences), guidance), judge)[0]
+
+    def both(
+        self, x_t: Latents, t: Timesteps, prompts: Sequence[str], alpha: float, sentences: Sequence[str], beta: float
+    ) -> tuple[Latents, Latents]:
+        """`base` under full prompts with guidance alpha and `personal` under sentences with guidance beta.
+
+        One pass makes both where the edit leaves the denoiser's weights as they are (`shares_base_pass`); the rows of
+        the empty prompt are then the same and made once.
+        """
+        if not self.adapter.edits.shares_base_pass:
+            return self.base(x_t, t, prompts, alpha), self.personal(x_t, t, sentences, beta)
+
+        def judge() -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+            with torch.no_grad():
+                empty = self.model.unconditional(len(x_t))
+                theirs = _guiding(empty, base_text(self.model, prompts), alpha)
+                own = _guiding(empty, self._judging_text(sentences), beta)
+                conds = [*theirs, *(cond for cond in own if all(cond is not other for other in theirs))]
+                rows = dict(zip(map(id, conds), self._rows(x_t, t, conds), strict=True))
+                base, personal = (
+                    _mix([rows[id(cond)] for cond in some], scale) for some, scale in ((theirs, alpha), (own, beta))
+                )
+                return (base, personal), x_t, t
+
+        return self.remember(("both", id(x_t), id(t), tuple(prompts), alpha, tuple(sentences), beta), judge)[0]
 
     def remember(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
         """What `make` makes, made once in this step."""
@@ -150,14 +133,26 @@ class StepContext:
         return personal_text(self.adapter, sentences)
 
     def _guided(self, x_t: Latents, t: Timesteps, cond: TextCond, guidance: float) -> Tensor:
-        if guidance == 1:
-            return self.model.predict(x_t, t, cond).raw
-        empty = self.model.unconditional(len(cond))
-        if guidance == 0:
-            return self.model.predict(x_t, t, empty).raw
-        rows = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), TextCond.cat([empty, cond])).raw
-        unconditional, conditional = rows.chunk(2)
-        return guide(unconditional, conditional, guidance)
+        empty = cond if guidance == 1 else self.model.unconditional(len(cond))
+        return _mix(self._rows(x_t, t, _guiding(empty, cond, guidance)), guidance)
+
+    def _rows(self, x_t: Latents, t: Timesteps, conds: Sequence[TextCond]) -> tuple[Tensor, ...]:
+        """Native outputs under each of several conditionings of the same rows, in one pass."""
+        if len(conds) == 1:
+            return (self.model.predict(x_t, t, conds[0]).raw,)
+        times = len(conds)
+        return self.model.predict(torch.cat([x_t] * times), torch.cat([t] * times), TextCond.cat(conds)).raw.chunk(
+            times
+        )
+
+
+def _guiding(empty: TextCond, cond: TextCond, guidance: float) -> list[TextCond]:
+    """The conditionings a guided prediction is made of: both, unless the scale leaves one of them out."""
+    return [cond] if guidance == 1 else [empty] if guidance == 0 else [empty, cond]
+
+
+def _mix(rows: Sequence[Tensor], guidance: float) -> Tensor:
+    return rows[0] if len(rows) == 1 else guide(rows[0], rows[1], guidance)
 
 
 class AbstractLoss(ABC):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from palp_lab.diffusion.prediction import Prediction
-from palp_lab.losses.base import Pass, StepContext
+from palp_lab.losses.base import StepContext
+from palp_lab.losses.passes import Pass
 from palp_lab.types import Kind
 
 if TYPE_CHECKING:
@@ -47,9 +48,8 @@ def personal(ctx: StepContext, data: Pass, judged: Judged, alpha: float, beta: f
 
     Source: arXiv 2401.06105, Eq. 6.
     """
-    return _base(ctx, judged, judged.prompts, alpha) - ctx.personal(judged.x_t, judged.t, data.sentences, beta).to(
-        judged.target.dtype
-    )
+    base, own = ctx.both(judged.x_t, judged.t, judged.prompts, alpha, data.sentences, beta)
+    return base.to(judged.target.dtype) - own.to(judged.target.dtype)
 
 
 def noise(ctx: StepContext, data: Pass, judged: Judged, alpha: float, beta: float) -> Latents:
@@ -57,7 +57,7 @@ def noise(ctx: StepContext, data: Pass, judged: Judged, alpha: float, beta: floa
 
     Source: arXiv 2209.14988, Eq. 3; arXiv 2401.06105, Eq. 4.
     """
-    return _base(ctx, judged, judged.prompts, alpha) - judged.target
+    return ctx.base(judged.x_t, judged.t, judged.prompts, alpha).to(judged.target.dtype) - judged.target
 
 
 def nfsd(ctx: StepContext, data: Pass, judged: Judged, alpha: float, beta: float) -> Latents:
@@ -65,19 +65,14 @@ def nfsd(ctx: StepContext, data: Pass, judged: Judged, alpha: float, beta: float
 
     Source: arXiv 2310.17590, Eq. 10; the paper takes 7.5 as the scale.
     """
-    empty = _base(ctx, judged, judged.prompts, 0.0)
-    given = _base(ctx, judged, judged.prompts, 1.0)
-    negative = _base(ctx, judged, [judged.negative] * len(judged.x_t), 1.0)
+    texts = [None, judged.prompts, [judged.negative] * len(judged.x_t)]
+    empty, given, negative = (out.to(judged.target.dtype) for out in ctx.base_each(judged.x_t, judged.t, texts))
     path, kind = data.pred.path, data.pred.kind
     early = (judged.t < DOMAIN_ALONE_BELOW * path.steps).view(-1, *(1,) * (empty.ndim - 1))
     predicted = Prediction(empty, judged.x_t, judged.t, kind, path).eps
     if kind is not Kind.EPS:  # noise units to native ones; alpha is near 1 wherever this branch is taken
         predicted = predicted / torch.where(early, path.coefficients(judged.t, empty)[0], 1.0)
     return torch.where(early, predicted, empty - negative) + alpha * (given - empty)
-
-
-def _base(ctx: StepContext, judged: Judged, prompts: Sequence[str], guidance: float) -> Latents:
-    return ctx.base(judged.x_t, judged.t, prompts, guidance).to(judged.target.dtype)
 
 
 REFERENCES: Mapping[str, Callable[[StepContext, Pass, Judged, float, float], Latents]] = {

@@ -16,8 +16,9 @@ from torch import Tensor
 from palp_lab.dataset.concept import check_sentence
 from palp_lab.diffusion.distillation import clean_estimate_factor, half_square_to_shifted, noise_units
 from palp_lab.diffusion.prediction import native_target
-from palp_lab.losses.base import AbstractLoss, Pass, StepContext
+from palp_lab.losses.base import AbstractLoss, StepContext
 from palp_lab.losses.judges import NEGATIVE_PROMPT, REFERENCES, Judged
+from palp_lab.losses.passes import Pass
 from palp_lab.types import Role, UserError
 
 if TYPE_CHECKING:

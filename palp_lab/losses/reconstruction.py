@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from palp_lab.diffusion.distillation import clean_estimate_factor
-from palp_lab.losses.base import AbstractLoss, Pass, StepContext
+from palp_lab.losses.base import AbstractLoss, StepContext
+from palp_lab.losses.passes import Pass
 from palp_lab.types import Role, UserError
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import torch
 from palp_lab.adapter import Adapter
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.edits.none import NoEdits
-from palp_lab.losses.base import Pass, StepContext, personal_text
+from palp_lab.losses.base import StepContext, personal_text
 from palp_lab.losses.key_locking import KeyLocking
+from palp_lab.losses.passes import Pass
 from palp_lab.model.unet import UNetModel
 from palp_lab.tokens.learned import LearnedTokens
 from palp_lab.types import Role, UserError

@@ -15,7 +15,8 @@ from palp_lab.dataset.concept import AbstractDataset, Concept
 from palp_lab.diffusion.path import AbstractPath, RectifiedFlow, VariancePreserving
 from palp_lab.diffusion.prediction import Prediction
 from palp_lab.edits.base import AbstractEdits
-from palp_lab.losses.base import Pass, StepContext
+from palp_lab.losses.base import StepContext
+from palp_lab.losses.passes import Pass
 from palp_lab.model.base import AbstractModel, LatentDistribution, Site, TextCond, Words
 from palp_lab.tokens.base import AbstractTokens
 from palp_lab.types import Capability, Kind, Role
