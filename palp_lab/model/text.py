@@ -81,7 +81,7 @@ class ClipText:
 
     def tokenize(self, prompts: Sequence[str], placeholders: Mapping[str, Sequence[int]]) -> tuple[Tensor, Tensor]:
         """ids and slots [b n]; see `AbstractModel.tokenize`. Without placeholders, the ids of the stock tokenizer."""
-        pattern = _pattern(placeholders)
+        pattern = placeholder_pattern(placeholders)
         rows = [self._row(prompt, placeholders, pattern) for prompt in prompts]
         long = torch.tensor(rows, dtype=torch.long).view(-1, self.windows * self.length, 2)
         return long[..., 0], long[..., 1]
@@ -192,7 +192,7 @@ def concept_positions(slots: Tensor) -> Tensor:
     return torch.where(slots >= 0, positions, -1).amax(1)
 
 
-def _pattern(placeholders: Mapping[str, Sequence[int]]) -> re.Pattern[str] | None:
+def placeholder_pattern(placeholders: Mapping[str, Sequence[int]]) -> re.Pattern[str] | None:
     """Finds placeholders as whole words, the longest first. Raises UserError where two read the same."""
     if not placeholders:
         return None
