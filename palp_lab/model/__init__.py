@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from palp_lab.model.base import AbstractModel
+    from palp_lab.model.folder import AbstractParts
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 FAMILIES = {
     "StableDiffusionPipeline": "palp_lab.model.unet.UNetModel",
     "StableDiffusionXLPipeline": "palp_lab.model.sdxl.SdxlModel",
+    "StableDiffusion3Pipeline": "palp_lab.model.sd3.Sd3Model",
 }
 """Families of models by the `_class_name` of their model_index.json. Imported when one is opened. A family has
 `read(parts, dtype, device, **options)`, where `parts` is an `AbstractParts` and the options are the keys of its
@@ -29,16 +34,22 @@ def open_model(
     *,
     revision: str | None = None,
     variant: str | None = None,
+    config: str | Path | None = None,
+    dimensions: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> AbstractModel:
-    """Opens a model of whatever family its model_index.json names: a folder, a hub id, or `tiny` / `tiny_small`.
+    """Opens a model of whatever family its model_index.json names.
 
     Args:
-        path: where the model is.
+        path: a diffusers folder, a hub id, `tiny` or `tiny_small`, a .safetensors file of the original or ComfyUI
+            layout, or `random`: random weights of `dimensions`.
         device: auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps.
         dtype: what the frozen weights are held in.
         revision: a branch, tag or commit of the hub.
         variant: which files of a folder, e.g. fp16.
+        config: for a file, the folder or hub id whose configuration and tokenizers it is read with (weights are not
+            needed there); for random weights, the folder whose tokenizers are taken.
+        dimensions: the published sizes, as in conf/model/*.yaml; see `palp_lab.model.dimensions`.
         options: those of the family's `read`.
 
     Raises:
@@ -46,15 +57,38 @@ def open_model(
     """
     import torch
 
-    from palp_lab.model.folder import Folder
-
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype}: must be {', '.join(DTYPES)}")
-    parts = Folder.find(path, revision, variant)
+    where = torch.device(choose_device(device))
+    parts = find_parts(path, where, revision, variant, config, dimensions)
+    return family_of(parts).read(parts, getattr(torch, dtype), where, **options)
+
+
+def find_parts(
+    path: str | Path,
+    device: torch.device,
+    revision: str | None = None,
+    variant: str | None = None,
+    config: str | Path | None = None,
+    dimensions: Mapping[str, Any] | None = None,
+) -> AbstractParts:
+    """Where a model's parts are read from; see `open_model`. Random weights are made on `device`. Raises UserError."""
+    from palp_lab.model.dimensions import RANDOM, RandomParts
+    from palp_lab.model.folder import Folder
+    from palp_lab.model.single_file import SingleFile, is_single_file
+
+    if str(path) == RANDOM:
+        return RandomParts(dimensions, device, None if config is None else Folder.find(config, key="model.config"))
+    if is_single_file(path):
+        return SingleFile.find(path, config)
+    return Folder.find(path, revision, variant)
+
+
+def family_of(parts: AbstractParts) -> Any:
+    """The family of a pipeline's parts. Raises UserError for a pipeline that is none of ours."""
     parts.expect(*FAMILIES)
     module, _, name = FAMILIES[parts.index["_class_name"]].rpartition(".")
-    family = getattr(importlib.import_module(module), name)
-    return family.read(parts, getattr(torch, dtype), torch.device(choose_device(device)), **options)
+    return getattr(importlib.import_module(module), name)
 
 
 def choose_device(name: str) -> str:

@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -18,6 +18,7 @@ from torch import nn
 
 from palp_lab.types import UserError
 
+LIBRARIES = ("diffusers", "transformers")
 SHIPPED = Path(__file__).resolve().parent.parent / "tinyworld" / "weights"
 
 
@@ -48,6 +49,15 @@ class AbstractParts(ABC):
             )
 
 
+def component_class(name: str) -> Any:
+    """The class of diffusers or transformers a part is of. Raises UserError for any other name."""
+    for library in LIBRARIES:
+        found = getattr(importlib.import_module(library), name, None)
+        if getattr(found, "from_pretrained", None) is not None:
+            return found
+    raise UserError(f"model.dimensions: neither diffusers nor transformers has a part of class {name}")
+
+
 @dataclass(frozen=True)
 class Folder(AbstractParts):
     """A diffusers pipeline on disk or on the hub, with its table of contents `index`. Final."""
@@ -58,8 +68,10 @@ class Folder(AbstractParts):
     variant: str | None = None
 
     @classmethod
-    def find(cls, path: str | Path, revision: str | None = None, variant: str | None = None) -> Folder:
-        """Reads model_index.json. Raises UserError where there is none."""
+    def find(
+        cls, path: str | Path, revision: str | None = None, variant: str | None = None, key: str = "model.path"
+    ) -> Folder:
+        """Reads model_index.json. Raises UserError, naming `key`, where there is none."""
         where = resolve(path)
         try:
             if Path(where).exists():
@@ -68,16 +80,14 @@ class Folder(AbstractParts):
                 text = Path(_download(where, revision)).read_text()
             return cls(where, json.loads(text), revision, variant)
         except json.JSONDecodeError as error:
-            raise UserError(
-                f"model.path={path}: model_index.json is damaged ({error}); copy the folder again"
-            ) from error
+            raise UserError(f"{key}={path}: model_index.json is damaged ({error}); copy the folder again") from error
         except Exception as error:
-            raise UserError(_advice(str(path), where, error)) from error
+            raise UserError(_advice(f"{key}={path}", where, error)) from error
 
     def load(self, part: str, dtype: torch.dtype | None = None) -> Any:
         """One component, of the class the index names. Raises UserError where it cannot be read."""
         library, name = (self.index.get(part) or (None, None))[:2]
-        if library not in ("diffusers", "transformers"):
+        if library not in LIBRARIES:
             raise UserError(f"model.path={self.path}: model_index.json names no {part}; give a full diffusers folder")
         module = importlib.import_module(library)
         module.utils.logging.disable_progress_bar()  # a line of our own log says that a model is opened
@@ -90,7 +100,11 @@ class Folder(AbstractParts):
         try:
             loaded = loader.from_pretrained(self.path, subfolder=part, revision=self.revision, **more)
         except Exception as error:
-            raise UserError(_advice(f"{self.path} ({part})", self.path, error)) from error
+            if self.variant and "variant" in str(error):
+                raise UserError(
+                    f"model.variant={self.variant}: {self.path} has no such files of its {part}; leave it null"
+                ) from error
+            raise UserError(_advice(f"model.path={self.path} ({part})", self.path, error)) from error
         return loaded
 
 
@@ -100,23 +114,40 @@ def _download(repository: str, revision: str | None) -> str:
     return hf_hub_download(repository, "model_index.json", revision=revision)
 
 
-def _advice(shown: str, where: str, error: Exception) -> str:
-    """One line: what is wrong with a model's folder and what to do."""
-    reason = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
+def one_line(error: BaseException) -> str:
+    """An error of a library, short enough for an error line of ours."""
+    return shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
+
+
+def _advice(said: str, where: str, error: Exception) -> str:
+    """One line: what is wrong with a model's folder and what to do. `said` is the key with its value."""
     if Path(where).is_file():
-        return f"model.path={shown} is a file; give a diffusers folder (the one with model_index.json)"
+        return f"{said} is a file; give a diffusers folder (the one with model_index.json)"
     if Path(where).is_dir():
         if not (Path(where) / "model_index.json").is_file():
-            return f"model.path={shown} has no model_index.json; give a diffusers folder"
-        return f"model.path={shown} cannot be read; the folder is incomplete or damaged ({reason})"
-    name = type(error).__name__
+            return f"{said} has no model_index.json; give a diffusers folder"
+        return f"{said} cannot be read; the folder is incomplete or damaged ({one_line(error)})"
     if where.startswith((".", "/", "~")) or where.count("/") != 1:
-        return f"model.path={shown} does not exist; give a diffusers folder, a hub id such as owner/name, or tiny"
-    if name == "GatedRepoError":
-        return f"model.path={shown} asks for consent: accept its terms on the hub and log in with `hf auth login`"
-    if name in ("RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"):
-        return f"model.path={shown} is neither a folder here nor a model on the hub ({name}); check the spelling"
-    return f"model.path={shown} is not here and the hub cannot be reached ({name}); download it first or give a folder"
+        return f"{said} does not exist; give a diffusers folder, a hub id such as owner/name, or tiny"
+    names = set(_names(error))
+    if "GatedRepoError" in names:
+        return (
+            f"{said} asks for consent: accept its terms on its page of the hub, log in with `hf auth login`, "
+            "and run again; or give a folder"
+        )
+    if unknown := names & {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"}:
+        return f"{said} is neither a folder here nor a model on the hub ({min(unknown)}); check the spelling"
+    return (
+        f"{said} is not here and the hub cannot be reached ({type(error).__name__}); where there is a network, run "
+        f"`hf download {where}`, or give a folder"
+    )
+
+
+def _names(error: BaseException | None) -> Iterator[str]:
+    """The classes of an error and of what caused it: libraries wrap the hub's."""
+    while error is not None:
+        yield type(error).__name__
+        error = error.__cause__ or error.__context__
 
 
 def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], *tokenizers: Any) -> str:
