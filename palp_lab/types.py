@@ -42,6 +42,8 @@ class Capability(StrEnum):
     """Linear projections that peft can adapt."""
     TRAINABLE_COPY = "trainable_copy"
     """The denoiser can be copied and trained whole."""
+    TRAINABLE_TEXT = "trainable_text"
+    """The text encoders can be trained."""
 
 
 class Kind(StrEnum):

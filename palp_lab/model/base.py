@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -130,6 +130,10 @@ class AbstractModel(ABC):
     """The frozen denoiser."""
     denoiser: nn.Module
     """The denoiser `predict` runs: the base, unless an edit that trains a copy has put its own here."""
+    texts: Sequence[Any] = ()
+    """The text encoders an edit can train (`.encoder` of each), in the order of the pipeline's text_encoder, _2."""
+    edited_text: Callable[[], AbstractContextManager[None]] | None = None
+    """While an edit of the text encoders is attached and enabled: opens a block in which they are bitwise the base."""
     scheduler_config: dict[str, Any]
     """The configuration of the pipeline's own scheduler."""
 
@@ -190,7 +194,17 @@ class AbstractModel(ABC):
     def unconditional(self, rows: int) -> TextCond:
         """What guidance leads away from where no negative prompt is given: the empty prompt, unless the family's
         pipeline takes something else. Without a graph."""
-        return self.base_text([""] * rows)
+        return self.text([""] * rows)
+
+    def text(self, prompts: Sequence[str]) -> TextCond:
+        """Conditioning of prompts without any concept by the text encoders as they stand: what the base remembers, or,
+        where an edit of them is enabled, encoded anew and with a graph."""
+        if self.edited_text is None:
+            return self.base_text(prompts)
+        distinct = list(dict.fromkeys(prompts))
+        with torch.autocast(self.device.type, enabled=False):
+            cond = self.encode_text(self.tokenize(distinct))
+        return cond[torch.tensor([distinct.index(prompt) for prompt in prompts], device=cond.tokens.device)]
 
     def locate(self, prompts: Sequence[str], word: str) -> Tensor:
         """[b]: position of the last piece of the last occurrence of `word` (first text encoder), -1 without."""
@@ -200,8 +214,8 @@ class AbstractModel(ABC):
         return torch.tensor(last, device=self.device)
 
     def base_text(self, prompts: Sequence[str]) -> TextCond:
-        """Conditioning of prompts without any concept, without a graph. The text encoder is frozen, so that each
-        prompt is encoded once, and alone: a row does not depend on which other rows were asked for first."""
+        """Conditioning of prompts without any concept by the frozen base, whatever edit is enabled; without a graph.
+        Each prompt is encoded once, and alone: a row does not depend on which other rows were asked for first."""
         if "_encoded" not in self.__dict__:
             self._encoded: OrderedDict[str, TextCond] = OrderedDict()
         for prompt in dict.fromkeys(prompts):
@@ -215,7 +229,8 @@ class AbstractModel(ABC):
 
     def _encode_alone(self, prompt: str) -> TextCond:
         """As an ordinary tensor in the text encoder's own dtype, whatever mode the caller is in: it is kept."""
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        base = nullcontext() if self.edited_text is None else self.edited_text()
+        with base, torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self.encode_text(self.tokenize([prompt]))
 
     @contextmanager
