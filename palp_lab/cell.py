@@ -51,6 +51,8 @@ class Cell:
         self.concept = open_concept(config)
         self.losses = open_losses(config)
         self.prompts = build(config.prompts, "prompts")
+        # The sentences themselves decide what is measured, also where the configuration names a file that holds them.
+        self.plain["prompts"] = {**self.plain["prompts"], **asdict(self.prompts)}
         self.target = read_target(config) if reads_target(config, self.losses) else None
         self.groups: dict[str, str] = self.prompts.sentences(config.target)
         self.drift = self.prompts.drift(self.concept.superclass)

@@ -41,7 +41,8 @@ key that is listed nowhere counts as an input of the training, so that nothing n
 
 UNREAD = {
     "model": {"path", "revision", "variant", "config", "dimensions"},
-    "dataset": {"path", "folder", "root", "cache"},
+    "dataset": {"path", "folder", "root", "cache", "held_out", "masks", "segment", "class_folder", "most_pixels"},
+    "prompts": {"path"},
     "trainer": {"save_every", "gallery"},
     "generate": {"batch_size"},
 }
@@ -71,6 +72,7 @@ def describe_concept(concept: Concept) -> dict[str, Any]:
         "description": concept.description,
         "class_pictures": concept.class_digest,
     }
+        **({"captions": list(concept.captions)} if concept.captions else {}),
 
 
 def train_inputs(config: Mapping[str, Any], model: str, concept: Concept, target: str | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from palp_lab.model.base import AbstractModel
     from palp_lab.tokens.base import AbstractTokens
     from palp_lab.types import Images
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,14 @@ def train_adapter(
     _check(losses, target)
     captions = read_captions(captions)
     concept = dataset.concept()
+    if concept.captions and target in captions:
+        raise UserError("dataset.captions: this recipe calls the photos by the target; set dataset.captions=false")
+    if min(concept.photos.shape[-2:]) < model.resolution:
+        logger.warning(
+            "photos are %s pixels a side, the model takes %s: they are scaled up (dataset.resolution)",
+            min(concept.photos.shape[-2:]),
+            model.resolution,
+        )
     cache = cache or folder / LAST.parent
     if not any(Role.PRIOR in loss.reads for loss in losses.values()):
         prior = None
@@ -162,7 +173,8 @@ def _feeds(
     from palp_lab.engine.prior import prior_stream
 
     batch, how = settings.trainer.batch_size, settings.augment
-    feeds = {Role.SUBJECT: Feed(Role.SUBJECT, model, concept.photos, captions, batch, how, seed, concept.masks, cache)}
+    subject = (concept.photos, captions, batch, how, seed, concept.masks, cache, concept.captions)
+    feeds = {Role.SUBJECT: Feed(Role.SUBJECT, model, *subject)}
     if prior is not None:
         feeds[Role.PRIOR] = prior_stream(model, losses, prior, batch, seed, cache)
     return feeds

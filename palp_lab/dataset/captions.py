@@ -1,8 +1,10 @@
-"""Named sets of captions."""
+"""Captions: named sets of them, and what other tools write of a photo as a sentence with a slot."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from palp_lab.dataset.concept import SLOT, check_sentence
 from palp_lab.types import UserError
@@ -59,3 +61,40 @@ def read_captions(given: str | Sequence[str | None]) -> tuple[str, ...]:
     if not found:
         raise UserError("captions: there are none; give at least one sentence with one {}")
     return tuple(found)
+
+
+def slotted(text: str, names: Sequence[str], superclass: str, where: str) -> str:
+    """A caption or prompt of another tool as a sentence with one slot: it is written out already, or stands in place of
+    the first of `names` (a placeholder or rare token, with or without the class word after it), or of the class word.
+
+    Raises UserError, beginning with `where`, for a text that has none of them.
+    """
+    if SLOT in text:
+        return check_sentence(text, where)
+    text, noun = " ".join(text.split()), _whole(superclass)
+    for pattern in (*(rf"{_whole(name)}(\s+{noun})?" for name in names if name), noun):
+        sentence, count = re.subn(pattern, SLOT, text, count=1, flags=re.IGNORECASE)
+        if count:
+            return sentence
+    known = " nor ".join(repr(name) for name in names if name)
+    raise UserError(
+        f"{where}: {text!r} names neither the class word {superclass!r}{known and f' nor {known}'}; "
+        f"write {SLOT} where the subject is"
+    )
+
+
+def _whole(words: str) -> str:
+    """A pattern of these words as whole words; marks such as < and > need no boundary."""
+    left, right = (r"(?<!\w)" if words[0].isalnum() else ""), (r"(?!\w)" if words[-1].isalnum() else "")
+    return left + r"\s+".join(re.escape(word) for word in words.split()) + right
+
+
+def read_lines(path: Path, key: str) -> list[str]:
+    """The lines of a text file that hold something, without the blanks around them. Raises UserError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{key}: {path} is not there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
+    from palp_lab.dataset.picture_file import PreparedPicture
     from palp_lab.types import Images, Masks
 
 SLOT = "{}"
@@ -34,7 +35,9 @@ class Concept:
     subject, never trained on, or None; `description` the full true description of the subject in known words ("a
     spotted red cat" without the article), or None; `digest` a hash of all picture bytes;
     `held_out_digest` and `class_digest` hashes of the held-out and of the given class pictures where they come from
-    folders, whose content may change under the same name.
+    folders, whose content may change under the same name. `captions` are sentences with a slot, one per photo, that
+    take the place of the recipe's in training, or None; `pictures` says what was done to each file, `notes`
+    what else was chosen, in words.
     """
 
     name: str
@@ -48,6 +51,19 @@ class Concept:
     notes: dict[str, str] = field(default_factory=dict)
     held_out_digest: str | None = None
     class_digest: str | None = None
+    captions: tuple[str, ...] | None = None
+    pictures: tuple[PreparedPicture, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """What a result says of its data: counts, choices in words, and every file with its crop and size."""
+        return {
+            "superclass": self.superclass,
+            "photos": len(self.photos),
+            "held_out": 0 if self.held_out is None else len(self.held_out),
+            "masks": self.masks is not None,
+            "notes": dict(self.notes),
+            "pictures": [picture.record() for picture in self.pictures],
+        }
 
     def fill(self, sentence: str, words: str) -> str:
         """The sentence with its slot filled."""

@@ -142,6 +142,7 @@ class Result:
     cost: Cost = Cost()
     versions: Mapping[str, Scalar] = field(default_factory=dict)
     training_log: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] | None = None
     folder: Path | None = field(default=None, compare=False)
 
     @classmethod
@@ -164,6 +165,7 @@ class Result:
             cost=Cost.read(fields.child("cost")),
             versions=fields.scalars("versions"),
             training_log=fields.child("training_log").values if fields.values.get("training_log") else None,
+            data=fields.child("data").values if fields.values.get("data") else None,
             folder=folder,
         )
 
@@ -179,7 +181,7 @@ class Result:
         """The same without file paths and training log: what a study's results.jsonl keeps."""
         records = tuple(replace(record, images=()) for record in self.records)
         bounds = tuple(replace(bound, images=()) for bound in self.bounds)
-        return replace(self, records=records, bounds=bounds, training_log=None, folder=None)
+        return replace(self, records=records, bounds=bounds, training_log=None, data=None, folder=None)
 
 
 def load_result(path: Path) -> Result:
