@@ -28,7 +28,7 @@ os.environ.update(
 )
 (SCRATCH / "wandb").mkdir()
 
-pytest_plugins = ["tests.micro", "tests.micro_lab"]
+pytest_plugins = ["tests.micro", "tests.micro_sdxl", "tests.micro_lab"]
 
 LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
 _connect = socket.socket.connect
