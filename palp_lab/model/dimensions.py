@@ -61,9 +61,13 @@ class RandomParts(AbstractParts):
 
 def stand_in_tokenizer(kind: Any, size: int, length: int, pad: str) -> Any:
     """A byte-level CLIP tokenizer of a given size: its first 512 ids are characters, the rest are never met, and the
-    last two begin and end a text."""
+    last two begin and end a text. A T5's starts with its special tokens, and characters follow."""
     from tokenizers import pre_tokenizers
 
+    if kind.__name__.startswith("T5"):
+        signs = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((chr(i), -2.0) for i in (0x2581, *range(33, 127)))]
+        rest = [(f"<unused{number}>", -9.0) for number in range(size - len(signs))]
+        return kind(vocab=signs + rest, extra_ids=0, model_max_length=length, pad_token=pad)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     names = [*alphabet, *(letter + "</w>" for letter in alphabet)]
     names += [f"<unused{number}>" for number in range(size - len(names) - 2)]
