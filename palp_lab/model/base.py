@@ -194,9 +194,9 @@ class AbstractModel(ABC):
     def unconditional(self, rows: int) -> TextCond:
         """What guidance leads away from where no negative prompt is given: the empty prompt, unless the family's
         pipeline takes something else. Without a graph."""
-        return self.text([""] * rows)
+        return self.encode_prompts([""] * rows)
 
-    def text(self, prompts: Sequence[str]) -> TextCond:
+    def encode_prompts(self, prompts: Sequence[str]) -> TextCond:
         """Conditioning of prompts without any concept by the text encoders as they stand: what the base remembers, or,
         where an edit of them is enabled, encoded anew and with a graph."""
         if self.edited_text is None:
@@ -205,6 +205,15 @@ class AbstractModel(ABC):
         with torch.autocast(self.device.type, enabled=False):
             cond = self.encode_text(self.tokenize(distinct))
         return cond[torch.tensor([distinct.index(prompt) for prompt in prompts], device=cond.tokens.device)]
+
+    @contextmanager
+    def text_of_base(self) -> Iterator[None]:
+        """A block in which `encode_prompts` takes the text encoders for the base's; the edit of them puts those there."""
+        before, self.edited_text = self.edited_text, None
+        try:
+            yield
+        finally:
+            self.edited_text = before
 
     def locate(self, prompts: Sequence[str], word: str) -> Tensor:
         """[b]: position of the last piece of the last occurrence of `word` (first text encoder), -1 without."""

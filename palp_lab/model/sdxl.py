@@ -107,7 +107,7 @@ class SdxlModel(AbstractUNetModel):
     def unconditional(self, rows: int) -> TextCond:
         """Zeros where the pipeline's `force_zeros_for_empty_prompt` is set, as in its training; the empty prompt as a
         prompt of its own is encoded."""
-        empty = self.text([""] * rows)
+        empty = self.encode_prompts([""] * rows)
         if not self.zeros_for_empty or empty.pooled is None:
             return empty
         return TextCond(torch.zeros_like(empty.tokens), empty.concept_at, torch.zeros_like(empty.pooled))

@@ -88,11 +88,11 @@ def interleave(
     """Prompts that name the concept by `encode`, the others as the model encodes them, in the prompts' order."""
     named = (words.slot[0] >= 0).any(1).tolist()
     if not any(named):
-        return model.text(prompts)
+        return model.encode_prompts(prompts)
     if all(named):
         return encode(words)
     own = encode(words[torch.tensor(named, device=words.slot[0].device)])
-    base = model.text([prompt for prompt, own_word in zip(prompts, named, strict=True) if not own_word])
+    base = model.encode_prompts([prompt for prompt, own_word in zip(prompts, named, strict=True) if not own_word])
     left, right = iter(range(len(own))), iter(range(len(own), len(prompts)))
     order = [next(left) if own_word else next(right) for own_word in named]
     return TextCond.cat([own, base])[torch.tensor(order, device=own.tokens.device)]

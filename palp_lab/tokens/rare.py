@@ -39,7 +39,7 @@ class RareTokens(AbstractTokens):
         return self.phrase.format(word=self.word, placeholder=concept.placeholder, superclass=concept.superclass)
 
     def encode(self, prompts: Sequence[str]) -> TextCond:
-        return replace(self.model.text(prompts), concept_at=self.model.locate(prompts, self.word))
+        return replace(self.model.encode_prompts(prompts), concept_at=self.model.locate(prompts, self.word))
 
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         return ()
