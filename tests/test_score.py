@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from palp_lab.dataset.concept import AbstractDataset, Concept
-from palp_lab.metrics.alignment import IdentityHeldOut, IdentityOracle, ImageAlignment, TextAlignment
+from palp_lab.metrics.alignment import ImageAlignment, TextAlignment
 from palp_lab.metrics.diversity import Diversity
 from palp_lab.metrics.drift import ClassCollapse, Drift
 from palp_lab.metrics.elements import ElementsFound, PromptReader
@@ -60,7 +60,8 @@ def measuring(clip_path: Path, resnet_path: Path) -> Protocol:  # noqa: F811
         embedders={"clip": ClipEmbedder(clip_path), "identity": VisionEmbedder(resnet_path)},
         metrics={
             "text_alignment": TextAlignment(), "image_alignment": ImageAlignment(), "elements": ElementsFound(),
-            "identity_held_out": IdentityHeldOut(), "identity_oracle": IdentityOracle(), "copy": Copy(),
+            "identity_held_out": ImageAlignment("identity", "held_out"),
+            "identity_oracle": ImageAlignment("identity", "true_renders"), "copy": Copy(),
             "diversity": Diversity(), "saturation": Saturation(), "class_collapse": ClassCollapse(),
             "drift_with_class_word": Drift(True), "drift_without_class_word": Drift(False),
         },

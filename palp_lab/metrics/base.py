@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -47,14 +47,16 @@ class Evidence:
     `text` is the prompt as text metrics read it (slot stripped by the protocol); `photos` are the training photos,
     `held_out` others of the same subject, `true_renders` the subject itself in the prompted scene, each None where
     there are none; `twins` are the base model's pictures of the same seeds and prompt (drift only). `see` gives the
-    features of pictures in a named space, `read` those of prompts, `wanted` and `found` what the prompt asks for and
-    which of it the reader finds [n k], None without a reader.
+    features of pictures in a named space, `read` those of prompts, `gap` the distance between the two in that space
+    (None where it was not measured). `phrases` are the words of the prompt's elements by kind; `wanted` and `found`
+    what the prompt asks for and which of it the reader finds [n k], None without a reader.
     """
 
     images: Images
     text: str
     see: Callable[[str, Images], Tensor]
     read: Callable[[str, Sequence[str]], Tensor]
+    gap: Callable[[str], Tensor | None] = lambda space: None
     photos: Images | None = None
     held_out: Images | None = None
     true_renders: Images | None = None
@@ -63,6 +65,7 @@ class Evidence:
     """Drift only: the prompt holds the class word."""
     wanted: tuple[Element, ...] | None = None
     found: Bool[Tensor, "n k"] | None = None
+    phrases: Mapping[str, str] = field(default_factory=dict)
 
 
 class AbstractMetric(ABC):

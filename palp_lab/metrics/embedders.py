@@ -45,8 +45,8 @@ class AbstractEmbedder(ABC):
 
 
 class ClipEmbedder(AbstractEmbedder):
-    """A CLIP of transformers (`CLIPModel` with its tokenizer; a folder or a hub id), with the preprocessing of its folder
-    unless another is given.
+    """A CLIP of transformers (`CLIPModel` with its tokenizer; a folder or a hub id), with the preprocessing of its
+    folder unless another is given.
 
     Prompts longer than the text encoder are cut with the end-of-text token kept, since CLIP reads the sentence there.
     Source: arXiv 2103.00020; in metrics arXiv 2104.08718 and 2208.12242.

@@ -29,11 +29,15 @@ def saturation(images: Images) -> Float[Tensor, " n"]:
     return (pixels.amax(1) - pixels.amin(1)).mean((1, 2))
 
 
+def brightness(images: Images) -> Float[Tensor, "n h w"]:
+    """Brightness of each pixel, of 1."""
+    pixels = images.double() / 255
+    return LUMA[0] * pixels[:, 0] + LUMA[1] * pixels[:, 1] + LUMA[2] * pixels[:, 2]
+
+
 def contrast(images: Images) -> Float[Tensor, " n"]:
     """Standard deviation of the brightness over each picture (root-mean-square contrast), of 1."""
-    pixels = images.double() / 255
-    brightness = LUMA[0] * pixels[:, 0] + LUMA[1] * pixels[:, 1] + LUMA[2] * pixels[:, 2]
-    return brightness.flatten(1).std(1, correction=0)
+    return brightness(images).flatten(1).std(1, correction=0)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from palp_lab.metrics.base import AbstractMetric, Evidence, Score, Subject
 from palp_lab.metrics.elements import PromptReader
 from palp_lab.metrics.embedders import AbstractEmbedder
+from palp_lab.metrics.gap import Pairs, modality_gap
+from palp_lab.metrics.phrases import Phrases
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +28,11 @@ SLOT = "{}"
 STRIPPING = ("class_word", "drop")
 """What stands in a prompt's slot when text metrics read it: the superclass (a {} -> a cat), or nothing."""
 BOUNDS = ("class_word", "described", "held_out_photos", "training_photos", "true_renders")
+COLUMNS = {"held_out": "_held_out", "true_renders": "_oracle"}
+"""How columns end that compare with something else than the training photos, so that they are never taken for one that
+does: published protocols score against the photos that were trained on."""
+ABSENT = "absent"
+"""The hash of a network whose weights were not given."""
 REMEMBERED = 512
 """Sets of pictures whose features a protocol keeps; photos and renders come back with every record (ours)."""
 
@@ -43,18 +51,23 @@ class References:
 class Protocol:
     """One way of measuring. Final.
 
-    `embedders` are networks by the name of their space, `metrics` by the name they have in results; `reader` finds
-    elements (None: not measured); `strip` says what text metrics read in the slot; `bounds` which trivial rivals are
-    measured along. Aggregation is always: per picture, mean per prompt; results are pooled over prompts by a study.
+    `embedders` are networks by the name of their space, None where the weights were not given: what needs that space
+    is not measured. `metrics` are by the name they have in results; `reader` finds elements (None: not measured);
+    `strip` says what text metrics read in the slot; `bounds` which trivial rivals are measured along; `phrases` gives
+    the words of each element; `pairs` are what the modality gap of a space is measured on.
+    Aggregation is always: per picture, mean per prompt; results are pooled over prompts by a study.
     """
 
     name: str
     version: str
-    embedders: Mapping[str, AbstractEmbedder]
+    embedders: Mapping[str, AbstractEmbedder | None]
     metrics: Mapping[str, AbstractMetric]
     reader: PromptReader | None = None
     strip: str = "class_word"
     bounds: Sequence[str] = BOUNDS
+    phrases: Phrases | None = None
+    pairs: Pairs | None = None
+    _gaps: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
     _memo: dict[tuple[str, str], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,14 +81,26 @@ class Protocol:
                     f"metrics.metrics.{key}.space={metric.space}: there is no such embedder; "
                     f"there are {', '.join(self.embedders)}"
                 )
+            against = _fields(metric).get("against")
+            for where, ending in COLUMNS.items():
+                if key.endswith(ending) is not (against == where):
+                    raise UserError(
+                        f"metrics.metrics.{key}: compares with {against or 'nothing'}; names in {ending} are for "
+                        f"columns with against: {where}, and for them alone, so that no two columns are mixed up"
+                    )
 
     def hashes(self) -> dict[str, str]:
         """Hash of every network, and of everything else that decides a number (preprocessing, metrics, stripping)."""
-        found = {name: embedder.fingerprint for name, embedder in self.embedders.items()}
+        found = {name: ABSENT if one is None else one.fingerprint for name, one in self.embedders.items()}
         if self.reader is not None:
             found["reader"] = self.reader.fingerprint
+        if self.pairs is not None:
+            found["pairs"] = self.pairs.fingerprint
         rest: list[Any] = [self.strip, self.reader and tuple(self.reader.kinds)]
-        rest += [(name, embedder.preprocessing) for name, embedder in self.embedders.items()]
+        rest += (
+            [] if self.phrases is None else [sorted((k, sorted(v.items())) for k, v in self.phrases.written.items())]
+        )
+        rest += [(name, one.preprocessing) for name, one in self.embedders.items() if one is not None]
         rest += [(name, type(metric).__name__, _fields(metric)) for name, metric in self.metrics.items()]
         return {**found, "settings": hashlib.sha256(repr(rest).encode()).hexdigest()[:16]}
 
@@ -88,16 +113,34 @@ class Protocol:
 
     def see(self, space: str, images: Images) -> Tensor:
         """Features of pictures in a space; pictures seen before are not shown to the network again."""
+        network = self._network(space)
+        if not network.remembered:
+            return network.images(images)
         key = (space, hashlib.sha256(images.contiguous().numpy().tobytes() + repr(images.shape).encode()).hexdigest())
         if key not in self._memo:
             if len(self._memo) >= REMEMBERED:
                 del self._memo[next(iter(self._memo))]
-            self._memo[key] = self.embedders[space].images(images)
+            self._memo[key] = network.images(images)
         return self._memo[key]
 
     def read(self, space: str, prompts: Sequence[str]) -> Tensor:
         """Features of prompts in a space."""
-        return self.embedders[space].texts(prompts)
+        return self._network(space).texts(prompts)
+
+    def gap(self, space: str) -> Tensor | None:
+        """The modality gap of a space, measured once on the pairs; None without them."""
+        if self.pairs is None:
+            return None
+        if space not in self._gaps:
+            seen = torch.cat([self._network(space).images(some) for some in self.pairs.batches()])
+            self._gaps[space] = modality_gap(seen, self.read(space, self.pairs.captions))
+        return self._gaps[space]
+
+    def _network(self, space: str) -> AbstractEmbedder:
+        network = self.embedders[space]
+        if network is None:
+            raise UserError(f"metrics.embedders.{space}: its weights were not given, so nothing is measured there")
+        return network
 
     def measure(
         self,
@@ -118,6 +161,7 @@ class Protocol:
             text=self.text(sentence, superclass),
             see=self.see,
             read=self.read,
+            gap=self.gap,
             photos=references.photos,
             held_out=references.held_out,
             true_renders=references.true_renders.get(sentence),
@@ -125,8 +169,13 @@ class Protocol:
             class_word=class_word,
             wanted=wanted or None,
             found=self.reader.found(images, wanted) if self.reader and wanted else None,
+            phrases=self.phrases(sentence, superclass) if self.phrases and subject == "concept" else {},
         )
-        return {name: m.measure(evidence) for name, m in self.metrics.items() if m.subject == subject}
+        return {name: self._measured(m, evidence) for name, m in self.metrics.items() if m.subject == subject}
+
+    def _measured(self, metric: AbstractMetric, evidence: Evidence) -> Score:
+        known = not metric.space or self.embedders[metric.space] is not None
+        return metric.measure(evidence) if known else metric.missing(evidence.images)
 
 
 def _fields(metric: AbstractMetric) -> dict[str, Any]:
@@ -136,12 +185,14 @@ def _fields(metric: AbstractMetric) -> dict[str, Any]:
 def protocol(
     name: str,
     version: str | int,
-    embedders: Mapping[str, AbstractEmbedder],
+    embedders: Mapping[str, AbstractEmbedder | None],
     metrics: Mapping[str, AbstractMetric | None],
     reader: PromptReader | None = None,
     strip: str = "class_word",
     bounds: Sequence[str] = BOUNDS,
+    phrases: Phrases | None = None,
+    pairs: Pairs | None = None,
 ) -> Protocol:
-    """A protocol from configuration; a metric set to null is left out."""
+    """A protocol from configuration; a metric set to null is left out, one of a space set to null is not measured."""
     kept = {key: metric for key, metric in metrics.items() if metric is not None}
-    return Protocol(name, str(version), dict(embedders), kept, reader, strip, tuple(bounds))
+    return Protocol(name, str(version), dict(embedders), kept, reader, strip, tuple(bounds), phrases, pairs)

@@ -24,6 +24,8 @@ class Running(torchmetrics.Metric):
 
     def __init__(self, metric: AbstractMetric, **options: Any) -> None:
         super().__init__(**options)
+        # Ranks that measured nothing gather an empty tensor of this type; it must be the others'.
+        self.set_dtype(torch.float64)
         self.metric = metric
         # torchmetrics refuses to set it by name once the class exists.
         self.__dict__["higher_is_better"] = metric.higher_is_better

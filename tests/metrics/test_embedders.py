@@ -197,7 +197,7 @@ def test_the_hub_is_asked_for_pickled_weights_only_where_there_are_no_others(
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert network_folder("some/clip") == clip_path
     assert asked == ["model.safetensors"]
-    with pytest.raises(UserError, match="neither model.safetensors nor"):
+    with pytest.raises(UserError, match="neither model"):
         network_folder("some/nothing")
     assert asked[1:] == ["model.safetensors", "pytorch_model.bin"]
 

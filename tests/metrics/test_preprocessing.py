@@ -15,7 +15,6 @@ from palp_lab.metrics.preprocessing import Preprocessing, preprocessing, read_pr
 from palp_lab.types import UserError
 from tests.metrics.conftest import MEAN, STD, noise_pictures, write_preprocessor
 
-
 CLIP = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}, "crop_size": 224, "resample": 3}
 DINO = {"image_processor_type": "ViTImageProcessor", "size": 224, "resample": 2, "do_center_crop": False}
 DINOV2 = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "crop_size": 224, "resample": 3}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from palp_lab.metrics.alignment import IdentityOracle, ImageAlignment, TextAlignment
+from palp_lab.metrics.alignment import ImageAlignment, TextAlignment
 from palp_lab.metrics.drift import Drift
 from palp_lab.metrics.elements import ElementsFound, PromptReader
 from palp_lab.metrics.embedders import ClipEmbedder, VisionEmbedder
@@ -26,7 +26,7 @@ def measuring(clip_path: Path, resnet_path: Path) -> Protocol:
         embedders={"clip": ClipEmbedder(clip_path), "identity": VisionEmbedder(resnet_path)},
         metrics={
             "text_alignment": TextAlignment(), "identity": ImageAlignment(space="identity"),
-            "elements": ElementsFound(), "identity_oracle": IdentityOracle(),
+            "elements": ElementsFound(), "identity_oracle": ImageAlignment("identity", "true_renders"),
             "drift_with_class_word": Drift(), "left_out": None,
         },
         reader=PromptReader(BrightnessReader(), parse),
@@ -127,5 +127,5 @@ def test_the_shipped_protocol_is_another_yaml_and_folders(clip_path: Path, resne
     }  # fmt: skip
     assert set(scores) == set(tiny.metrics)
     assert all(score.value is not None for score in scores.values())
-    assert (tiny.name, tiny.version) == ("tiny", "1")
+    assert (tiny.name, tiny.version) == ("tiny", "2")
     assert set(tiny.hashes()) == {"clip", "identity", "reader", "settings"}
