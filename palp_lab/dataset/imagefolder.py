@@ -9,6 +9,7 @@ from pathlib import Path
 
 from palp_lab.dataset.captions import read_lines, slotted
 from palp_lab.dataset.photos import AbstractPhotos, PhotoSet, photos_in, required
+from palp_lab.dataset.picture_file import SUFFIXES
 from palp_lab.types import UserError
 
 METADATA = "metadata.jsonl"
@@ -50,7 +51,10 @@ class ImageFolderDataset(AbstractPhotos):
             if not path.is_file():
                 raise UserError(f"{folder / METADATA}: {path.relative_to(folder)} is not there; take its line away")
         masks: dict[str, Path] = {}
-        for inside in sorted({path.parent for path in listed}):
+        parents = {path.parent for path in listed}
+        if any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
+            parents.add(folder)
+        for inside in sorted(parents):
             photos, beside = photos_in(inside, "dataset.path")
             if silent := [path for path in photos if path not in listed]:
                 raise UserError(f"{folder / METADATA}: says nothing of {silent[0].name}; add a line, or take it away")

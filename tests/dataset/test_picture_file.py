@@ -1,0 +1,153 @@
+"""Pictures as people have them: converted and said so, or refused in a line."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from palp_lab.dataset.picture_file import cut, middle, picture_files, prepare, read_picture
+from tests.dataset.pictures import photo, said
+
+
+def test_the_middle_square_is_cut_and_said_in_numbers(tmp_path: Path) -> None:
+    path = photo(tmp_path / "b.png", (64, 33))
+    image, about = prepare(path, 33)
+    whole = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+    assert torch.equal(image, whole[:, :, 15:48])
+    assert about.crop == middle(64, 33) == (15, 0, 48, 33)
+    assert (about.width, about.height, about.side) == (64, 33, 33)
+    assert about.words() == "64 x 33 cut to the middle 33 x 33 and scaled to 33 x 33"
+    assert about.record()["crop"] == [15, 0, 48, 33]
+    assert prepare(path, 48)[0].shape == (3, 48, 48)
+
+
+def test_what_has_the_right_size_is_left_alone(tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.png", (48, 48))
+    image, about = prepare(path, 48)
+    assert about.words() == ""
+    assert torch.equal(image.permute(1, 2, 0), torch.from_numpy(np.array(Image.open(path))))
+    assert cut(Image.open(path), 48).size == (48, 48)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_turns_a_photo(tmp_path: Path, orientation: int) -> None:
+    """The mark is in the top left corner once the photo is upright, whatever the camera did."""
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:12, :12] = 255
+    undo = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (1, False), 7: (3, True), 8: (3, False)}
+    turns, mirrored = undo[orientation]
+    stored = np.rot90(upright[:, ::-1] if mirrored else upright, turns)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "x.png", exif=exif)
+    image, done = read_picture(tmp_path / "x.png")
+    assert image.size == (60, 40)
+    assert np.array_equal(np.asarray(image), upright)
+    assert done == ["turned upright"]
+
+
+def test_transparent_is_laid_on_white_or_black(tmp_path: Path) -> None:
+    Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(tmp_path / "x.png")
+    for ground, level in (("white", 255), ("black", 0)):
+        image, done = read_picture(tmp_path / "x.png", ground=ground)
+        assert np.asarray(image).min() == np.asarray(image).max() == level
+        assert done == [f"laid on {ground}"]
+
+
+def test_cmyk_grey_and_palette_become_rgb(tmp_path: Path) -> None:
+    Image.new("CMYK", (40, 40), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
+    image, done = read_picture(tmp_path / "cmyk.jpg")
+    red, green, blue = np.asarray(image).reshape(-1, 3).mean(0)
+    assert red > 200 > 60 > max(green, blue)
+    assert done == ["CMYK turned to RGB"]
+    for mode, name in (("L", "grey.png"), ("P", "palette.png"), ("1", "bits.png")):
+        image, done = read_picture(photo(tmp_path / name, mode=mode))
+        assert (image.mode, done) == ("RGB", [])
+
+
+def sixteen_bit_rgb(path: Path, level: int, side: int = 40) -> Path:
+    """PIL writes no such PNG. A `side` of more than 40 is a lie of the header."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"".join(b"\0" + struct.pack(">120H", *[level] * 120) for _ in range(40))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 16, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("level", [200, 30000, 65535])
+def test_sixteen_bits_keep_their_brightness(tmp_path: Path, level: int) -> None:
+    """A dark one too: its values would all fit into 8 bits."""
+    Image.fromarray(np.full((40, 40), level, np.uint16)).save(tmp_path / "grey.png")
+    Image.fromarray(np.full((40, 40), level, np.uint16)).save(tmp_path / "grey.tif")
+    sixteen_bit_rgb(tmp_path / "rgb.png", level)
+    for name in ("grey.png", "grey.tif", "rgb.png"):
+        image, done = read_picture(tmp_path / name)
+        assert abs(int(np.asarray(image)[0, 0, 0]) - level / 257) <= 1, name
+        assert done == ["16 bits reduced to 8"], name
+
+
+def test_floats_from_zero_to_one(tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(tmp_path / "x.tif")
+    image, _ = read_picture(tmp_path / "x.tif")
+    assert abs(int(np.asarray(image)[0, 0, 0]) - 128) <= 1
+
+
+def test_a_phone_s_second_shot_is_no_animation(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (40, 40), "red"), Image.new("RGB", (40, 40), "blue")
+    first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[second])
+    image, _ = read_picture(tmp_path / "x.jpg")
+    assert np.asarray(image)[0, 0, 0] > 200
+
+
+def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+    bad = tmp_path / "x.png"
+
+    def line(**how: int) -> str:
+        return said(lambda: read_picture(bad, **how))
+
+    bad.write_bytes(b"")
+    assert line().startswith(f"{bad}: cannot be read as a picture")
+    bad.write_bytes(b"not a picture at all")
+    assert "x.png: cannot be read as a picture" in line()
+    photo(bad)
+    bad.write_bytes(bad.read_bytes()[:400])
+    assert "x.png: cannot be read as a picture" in line()
+    photo(bad, (60, 8))
+    assert line() == f"{bad}: 60 x 8 pixels are too few; give at least 32 a side"
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(bad, save_all=True, append_images=frames[1:])
+    assert "x.png: is animated or has pages (3 frames)" in line()
+
+
+def test_the_limit_of_pixels_is_a_key_and_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = photo(tmp_path / "x.png", (60, 40))
+    assert "60 x 40 pixels are too many (the limit is 2000)" in said(lambda: read_picture(path, 2000))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # half of PIL's own limit refuses what has more than twice it
+    assert read_picture(path, 2400)[0].size == (60, 40)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    sixteen_bit_rgb(path, 0, 20000)
+    assert "20000 x 20000 pixels are too many" in said(lambda: read_picture(path))
+
+
+def test_folders(tmp_path: Path) -> None:
+    assert said(lambda: picture_files(tmp_path / "none", "key")) == f"key={tmp_path / 'none'}: no such folder"
+    (tmp_path / "empty").mkdir()
+    assert "holds no pictures" in said(lambda: picture_files(tmp_path / "empty", "key"))
+    file = photo(tmp_path / "b.png")
+    assert "is a file" in said(lambda: picture_files(file, "key"))
+    photo(tmp_path / "a.JPG")
+    photo(tmp_path / ".hidden.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    assert [path.name for path in picture_files(tmp_path, "key")] == ["a.JPG", "b.png"]
+    (tmp_path / "c.HEIC").write_bytes(b"")
+    assert "c.HEIC: .HEIC is not read; save it as JPEG or PNG" in said(lambda: picture_files(tmp_path, "key"))
