@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from palp_lab.model.base import AbstractModel
+from palp_lab.model.pipeline import TEXT_ENCODERS
 from palp_lab.types import Capability, UserError
 
 
@@ -45,11 +46,25 @@ class AbstractEdits(nn.Module):
     def merged(self) -> Mapping[str, Tensor]:
         """Weights of the denoiser, by the names of diffusers, with the edit worked in; only those that differ."""
 
+    def merged_text(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """The same of the text encoders, by the pipeline's part (text_encoder, text_encoder_2) and name; empty where
+        they are the base's."""
+        return {}
+
     def lora(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]] | None:
         """Weights and configuration as LoRA files hold them; None where the edit is no LoRA."""
         return None
+
+    def text_lora(self) -> Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]]:
+        """The same of the text encoders, by the pipeline's part; empty where they carry no LoRA."""
+        return {}
 
     def set_strength(self, strength: float) -> None:
         """The inference-time knob (LoRA scale); only 1 where a method has none."""
         if strength != 1:
             raise UserError(f"generate.strength={strength}: {type(self).__name__} has no strength; leave it at 1")
+
+
+def text_encoders(model: AbstractModel) -> list[tuple[str, Any]]:
+    """The text sides an edit can train, by the pipeline's name of their encoder."""
+    return list(zip(TEXT_ENCODERS, model.texts, strict=False))

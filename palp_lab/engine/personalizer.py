@@ -16,7 +16,7 @@ from palp_lab.engine.feed import Draw, Feed
 from palp_lab.engine.gradients import at_prediction, between_losses, total_norm
 from palp_lab.engine.settings import RunSettings
 from palp_lab.engine.stages import Stages
-from palp_lab.losses.base import AbstractLoss, StepContext, base_text, personal_text
+from palp_lab.losses.base import AbstractLoss, StepContext, personal_text
 from palp_lab.losses.passes import Pass
 from palp_lab.types import Role, UserError
 
@@ -147,7 +147,7 @@ class Personalizer(lightning.LightningModule):
         if role is Role.SUBJECT:
             cond = personal_text(self.adapter, draw.sentences)
         else:
-            cond = base_text(model, [concept.clean(sentence) for sentence in draw.sentences])
+            cond = model.encode_prompts([concept.clean(sentence) for sentence in draw.sentences])
         x_t = model.path.add_noise(draw.x0, draw.noise, draw.t)
         pred = model.predict(x_t, draw.t, cond)
         return Pass(draw.x0, draw.noise, draw.t, x_t, draw.sentences, cond, pred, draw.mask, draw.share)

@@ -208,7 +208,7 @@ class AbstractModel(ABC):
 
     @contextmanager
     def text_of_base(self) -> Iterator[None]:
-        """A block in which `encode_prompts` takes the text encoders for the base's; the edit of them puts those there."""
+        """A block in which `encode_prompts` takes the encoders for the base's; the edit of them puts those there."""
         before, self.edited_text = self.edited_text, None
         try:
             yield

@@ -21,6 +21,9 @@ def names(group: str) -> list[str]:
 
 
 def make(group: str, name: str, **changes: Any) -> Any:
+    """A part by its file's name; "full+text_encoder" is that of full.yaml with text_encoder=true."""
+    name, *switched = name.split("+")
+    changes |= dict.fromkeys(switched, True)
     root = OmegaConf.create({"seed": 0, group: OmegaConf.load(CONF / group / f"{name}.yaml")})
     root[group].update(changes)
     return build(root[group], group)

@@ -14,21 +14,21 @@ from palp_lab.model.unet import UNetModel
 from palp_lab.types import UserError
 from tests.contracts.parts import adapter, make, names, scene, train_a_little
 
-EDITS = names("edits")
+EDITS = [*names("edits"), "full+text_encoder", "lora+text_encoder"]
 TRAINED = [name for name in EDITS if name != "none"]
 PROMPTS = ["a photo of a cat", "a sketch of a dog in paris"]
 
 
 def base_output(model: UNetModel) -> torch.Tensor:
     with torch.no_grad():
-        return model.predict(*scene(model), model.base_text(PROMPTS)).raw
+        return model.predict(*scene(model), model.encode_prompts(PROMPTS)).raw
 
 
 def gradients(adapter: Adapter) -> dict[str, torch.Tensor]:
     model = adapter.model
     parts = dict(adapter.edits.parts())
     x_t, t = scene(model)
-    loss = model.predict(x_t, t, model.base_text(PROMPTS)).raw.square().mean()
+    loss = model.predict(x_t, t, model.encode_prompts(PROMPTS)).raw.square().mean()
     return dict(zip(parts, torch.autograd.grad(loss, list(parts.values()), allow_unused=True), strict=True))
 
 
@@ -78,7 +78,7 @@ def test_disabled_leaves_requires_grad_and_the_graph_alone(micro: UNetModel, tra
     expected = gradients(one)
     parts = dict(one.edits.parts())
     x_t, t = scene(micro)
-    loss = micro.predict(x_t, t, micro.base_text(PROMPTS)).raw.square().mean()
+    loss = micro.predict(x_t, t, micro.encode_prompts(PROMPTS)).raw.square().mean()
     with one.off():
         assert all(parameter.requires_grad for parameter in parts.values())
         base_output(micro)
@@ -109,21 +109,22 @@ def test_every_part_gets_a_gradient(micro: UNetModel, trained: str) -> None:
 
 def test_nothing_of_the_base_is_trained_or_shared(micro: UNetModel, name: str) -> None:
     frozen = {id(p) for part in (micro.base, micro.autoencoder, micro.text.encoder) for p in part.parameters()}
-    one = adapter(micro, edits=name)
-    own = dict(one.parts())
-    assert not frozen & {id(p) for p in own.values()}
     storages = {
         p.untyped_storage().data_ptr() for part in (micro.autoencoder, micro.text.encoder) for p in part.parameters()
     }
+    one = adapter(micro, edits=name)
+    own = dict(one.parts())
+    assert not frozen & {id(p) for p in own.values()}
     assert not storages & {p.untyped_storage().data_ptr() for p in own.values()}
     assert all(p.requires_grad and p.dtype == torch.float32 and p.is_leaf for p in own.values())
     assert one.tensors().keys() == own.keys() and len(own) == len(list(one.parts()))
 
 
 def test_detach_gives_back_the_base_and_leaves_nothing_behind(micro: UNetModel, name: str) -> None:
-    before, state = base_output(micro), {k: v.clone() for k, v in micro.base.state_dict().items()}
-    modules = [type(m).__name__ for m in micro.base.modules()]
-    fields = set(vars(micro.base))
+    before, encoder = base_output(micro), micro.text.encoder
+    state, words = ({k: v.clone() for k, v in part.state_dict().items()} for part in (micro.base, encoder))
+    modules = [type(m).__name__ for part in (micro.base, encoder) for m in part.modules()]
+    fields = set(vars(micro.base)), set(vars(encoder)), set(vars(micro))
     for _ in range(3):
         one = adapter(micro, edits=name)
         train_a_little(one)
@@ -133,9 +134,11 @@ def test_detach_gives_back_the_base_and_leaves_nothing_behind(micro: UNetModel, 
     after = micro.base.state_dict()
     assert micro.denoiser is micro.base and after.keys() == state.keys()
     assert all(torch.equal(after[key], value) for key, value in state.items())
-    assert [type(m).__name__ for m in micro.base.modules()] == modules
-    assert set(vars(micro.base)) == fields
-    assert not any(p.requires_grad for p in micro.base.parameters())
+    assert micro.text.encoder is encoder and micro.edited_text is None
+    assert all(torch.equal(encoder.state_dict()[key], value) for key, value in words.items())
+    assert [type(m).__name__ for part in (micro.base, encoder) for m in part.modules()] == modules
+    assert (set(vars(micro.base)), set(vars(encoder)), set(vars(micro)) - {"edited_text"}) == fields
+    assert not any(p.requires_grad for part in (micro.base, encoder) for p in part.parameters())
 
 
 def test_nothing_holds_a_detached_adapter(micro: UNetModel, trained: str) -> None:
@@ -176,10 +179,14 @@ def test_merged_weights_in_the_stock_pipeline_give_the_same_prediction(micro: UN
     train_a_little(one)
     wanted = base_output(micro)
     merged = {key: weight.clone() for key, weight in one.edits.merged().items()}
+    text = {part: {key: w.clone() for key, w in weights.items()} for part, weights in one.edits.merged_text().items()}
+    assert set(text) == ({"text_encoder"} if "text" in name else set())
     one.detach()
     x_t, t = scene(micro)
+    pipeline = stock_pipeline(micro, merged, text_weights=text)
+    ids = micro.tokenize(PROMPTS).ids[0]
     with torch.no_grad():
-        found = stock_pipeline(micro, merged).unet(x_t, t, micro.base_text(PROMPTS).tokens).sample
+        found = pipeline.unet(x_t, t, pipeline.text_encoder(ids).last_hidden_state).sample
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -28,7 +28,7 @@ def test_default_targets_are_the_projections_of_self_and_cross_attention(micro: 
 def test_the_recipes_rank_and_scale_are_palps(micro: UNetModel) -> None:
     edits = make("edits", "lora")
     edits.attach(micro)
-    layer = next(iter(edits._layers.values()))
+    layer = next(iter(edits._networks[""].layers.values()))
     assert edits.rank == 32 and layer.scaling[edits.adapter_name] == 1.0
     assert all(32 in parameter.shape for _, parameter in edits.parts())
 
@@ -77,6 +77,17 @@ def test_seeds_make_different_starts_and_a_layers_start_does_not_depend_on_the_o
     few, more, other = start(targets=["to_k"]), start(targets=["to_k", "to_v"]), start(targets=["to_k"], seed=1)
     assert all(torch.equal(few[name], more[name]) for name in few)
     assert not any(torch.equal(few[name], other[name]) for name in few)
+
+
+def test_a_gaussian_start_has_the_spread_of_peft(micro: UNetModel) -> None:
+    """peft's init_lora_weights="gaussian": standard deviation 1 / rank."""
+    edits = attached(micro, rank=8, init="gaussian")
+    drawn = torch.cat([p.detach().flatten() for name, p in edits.parts() if "lora_A" in name])
+    assert drawn.std().item() == pytest.approx(1 / 8, rel=0.05)
+    assert drawn.abs().max() > 3 / 8, "not uniform"
+    assert not any(p.any() for name, p in edits.parts() if "lora_B" in name)
+    with pytest.raises(UserError, match=r"edits\.init=normal: must be uniform or gaussian"):
+        LoraEdits(init="normal")
 
 
 def test_a_second_lora_on_the_same_model_is_refused(micro: UNetModel) -> None:
