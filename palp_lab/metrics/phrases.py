@@ -21,10 +21,10 @@ KINDS = ("style", "class", "ambiance_1", "ambiance_2")
 SLOT = "{}"
 ARTICLES = frozenset({"a", "an", "the", "one", "my"})
 BEGIN = frozenset((
-    "in", "on", "at", "under", "near", "by", "with", "without", "wearing", "holding", "next", "beside", "behind", "over",
-    "above", "below", "against", "among", "around", "inside", "outside", "during", "inspired", "surrounded",
-    "covered", "made", "riding", "sitting", "standing", "lying", "sleeping", "playing", "eating", "drinking", "swimming",
-    "flying", "running", "far", "underwater", "as", "from", "through", "into", "while",
+    "in", "on", "at", "under", "near", "by", "with", "without", "wearing", "holding", "next", "beside", "behind",
+    "over", "above", "below", "against", "among", "around", "inside", "outside", "during", "inspired", "surrounded",
+    "covered", "made", "riding", "sitting", "standing", "lying", "sleeping", "playing", "eating", "drinking",
+    "swimming", "flying", "running", "far", "underwater", "as", "from", "through", "into", "while",
 ))  # fmt: skip
 """Words an element begins with (ours)."""
 STYLE = re.compile(r"\bin the style of\b|\bin \w+ style\b")
