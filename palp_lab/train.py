@@ -83,7 +83,7 @@ def train_adapter(
     """
     from palp_lab.adapter import Adapter
     from palp_lab.dataset.captions import read_captions
-    from palp_lab.engine.callbacks import LAST, peak_memory, step_path
+    from palp_lab.engine.callbacks import LAST, forget_peak_memory, peak_memory, step_path
     from palp_lab.engine.fit import fit
     from palp_lab.engine.personalizer import Personalizer
     from palp_lab.engine.prior import class_pictures
@@ -91,6 +91,7 @@ def train_adapter(
     from palp_lab.engine.stages import Stages
 
     settings = settings or RunSettings()
+    forget_peak_memory(model.device)
     _check(losses, target)
     captions = read_captions(captions)
     concept = dataset.concept()

@@ -212,6 +212,12 @@ class Bar(TQDMProgressBar):
         return {"loss": f"{module.last_loss.item():.4f}"}
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Begins anew to measure an accelerator's peak: cells of a sweep share it. That of a process cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 @torch.no_grad()
 def peak_memory(device: torch.device) -> int:
     """Bytes at the peak: of the accelerator where there is one, else of the process."""
