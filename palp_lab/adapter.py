@@ -81,6 +81,15 @@ class Adapter(nn.Module):
         self.edits.detach()
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file is an adapter of ours (of any version), told by its header."""
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get("schema", "")).startswith(SCHEMA.partition("/")[0])
+    except Exception:  # damaged, or no safetensors at all
+        return path.name == "adapter.safetensors"
+
+
 def read_adapter(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a saved adapter. Raises UserError for a file that is none."""
     try:

@@ -1,15 +1,18 @@
 """An adapter as files other tools read, with a card that says how.
 
-| format    | what                                             | which recipes             | read by                  |
-|-----------|--------------------------------------------------|---------------------------|--------------------------|
-| lora      | `pytorch_lora_weights.safetensors`, alpha inside | edits=lora                | `load_lora_weights`      |
-| embedding | `learned_embeds.safetensors`, one key per word   | tokens=learned, per_layer | `load_textual_inversion` |
-| pipeline  | a diffusers folder with the edit merged in       | any edits but none        | `from_pretrained`        |
+| format           | file                                           | which recipes        | read by                  |
+|------------------|------------------------------------------------|----------------------|--------------------------|
+| lora             | `pytorch_lora_weights.safetensors`             | edits=lora           | `load_lora_weights`      |
+| kohya            | `kohya_lora.safetensors`                       | edits=lora           | ComfyUI, A1111, kohya    |
+| peft             | the folder `peft/unet`                         | edits=lora           | `PeftModel`              |
+| custom_diffusion | `pytorch_custom_diffusion_weights.safetensors` | edits=key_value      | `load_attn_procs`        |
+| embedding        | `learned_embeds.safetensors`                   | learned words        | `load_textual_inversion` |
+| pipeline         | a diffusers folder, edit and words worked in   | all                  | `from_pretrained`        |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +22,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from palp_lab.adapter import Adapter
+    from palp_lab.study.result import Result
 
-EMBEDDING = "learned_embeds.safetensors"
+CARD = "README.md"
 
 
 def export(config: DictConfig) -> None:
@@ -29,145 +33,80 @@ def export(config: DictConfig) -> None:
     Raises:
         UserError: for an adapter that cannot be read, or a format its recipe cannot give.
     """
-    from palp_lab.adapter import read_adapter
+    from palp_lab.build import build_dtype
+    from palp_lab.formats.card import find_result
+    from palp_lab.saved_adapters import open_saved
+    from palp_lab.study.result import load_result
 
-    path = find_adapter(Path(config.adapter)) if config.adapter else _trained(config)
-    tensors, about = read_adapter(path)
-    adapter = rebuild(about, device=str(config.device), dtype=str(config.dtype))
+    dtype, folder = build_dtype(str(config.save_dtype)), Path(config.to)
+    path, scored = (Path(config.adapter), find_result(Path(config.adapter))) if config.adapter else _trained(config)
+    adapter, about, _ = open_saved(path, config)
     try:
-        adapter.load_tensors(tensors)
-        written = export_adapter(adapter, Path(config.to), about, config.get("format"))
+        result = load_result(scored) if scored else None
+        written = export_adapter(adapter, folder, about, config.get("format"), dtype, result)
     finally:
         adapter.detach()
     for name in written:
-        print(Path(config.to) / name)
+        print(folder / name)
 
 
-def find_adapter(path: Path) -> Path:
-    """The adapter file a path means: itself, or the one in a folder (the last step where several were kept)."""
-    if path.is_file():
-        return path
-    places = (path / "adapter.safetensors", path / "adapter" / "adapter.safetensors")
-    steps = sorted(path.glob("adapters/step_*.safetensors")) or sorted(path.glob("step_*.safetensors"))
-    for found in (*places, *steps[-1:]):
-        if found.is_file():
-            return found
-    raise UserError(f"adapter={path}: there is no adapter.safetensors; give the folder or the file of a saved adapter")
-
-
-def _trained(config: DictConfig) -> Path:
+def _trained(config: DictConfig) -> tuple[Path, Path | None]:
     from palp_lab.cell import Cell, adapter_file
+    from palp_lab.result_folder import RESULT, result_folder
 
     cell = Cell(config)
-    return adapter_file(cell.train().folder, cell.steps[-1])
-
-
-def rebuild(about: Mapping[str, Any], device: str = "cpu", dtype: str = "float32") -> Adapter:
-    """The untrained adapter a saved one's description speaks of, attached to a freshly opened base model.
-
-    Raises UserError where the model's weights are not those it was trained on.
-    """
-    import torch
-    from omegaconf import OmegaConf
-
-    from palp_lab.adapter import Adapter
-    from palp_lab.build import build
-    from palp_lab.dataset.concept import Concept
-
-    if missing := [key for key in ("model", "tokens", "edits", "superclass", "placeholder") if key not in about]:
-        raise UserError(f"the adapter's header does not say its {missing[0]}; it was not saved by palp-lab train")
-    nodes = OmegaConf.create({key: dict(about[key]) for key in ("model", "tokens", "edits")})
-    model = build(nodes.model, "model", device=device, dtype=dtype)
-    # The fingerprint is that of the weights as they are held, so that it says nothing in another dtype.
-    if about.get("dtype") == str(model.dtype) and about.get("fingerprint") not in (None, model.fingerprint):
-        raise UserError(
-            f"model.path={dict(about['model']).get('path')}: holds other weights than the adapter was trained on; "
-            "give back the old folder, or train again"
-        )
-    nothing = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
-    concept = Concept(str(about.get("concept", "")), about["superclass"], about["placeholder"], nothing, digest="")
-    return Adapter(model, build(nodes.tokens, "tokens"), build(nodes.edits, "edits"), concept)
+    scored = result_folder(cell) / RESULT
+    return adapter_file(cell.train().folder, cell.steps[-1]), scored if scored.is_file() else None
 
 
 def export_adapter(
-    adapter: Adapter, folder: Path, about: Mapping[str, Any] | None = None, format: str | None = None
+    adapter: Adapter,
+    folder: Path,
+    about: Mapping[str, Any] | None = None,
+    format: str | Sequence[str] | None = None,
+    dtype: Any = None,
+    result: Result | None = None,
 ) -> list[str]:
-    """Writes one format, or all that say something about this recipe (a merged pipeline only where there is no LoRA
-    file), and a card. The edits are detached from the model afterwards. Returns names below `folder`.
+    """Writes formats and a card. The edits are detached from the model afterwards.
+
+    Args:
+        adapter: attached to its model.
+        folder: where to.
+        about: the adapter's description.
+        format: one, several, `all`, or None: a LoRA or Custom Diffusion's weights and the embedding, a merged pipeline
+            where the edit has no smaller file.
+        dtype: torch's, of the tensors in small files; None: float32. Embeddings always are float32.
+        result: what the adapter scored, for the card.
+
+    Returns:
+        Names below `folder`.
 
     Raises:
         UserError: for a format the recipe cannot give; names those it can.
     """
-    writers = _writers(adapter)
-    if not writers:
-        raise UserError("export: this recipe learns nothing that could be written (tokens without vectors, edits=none)")
-    if format is not None and format not in writers:
-        raise UserError(f"format={format}: this recipe gives {', '.join(writers)}")
-    chosen = [format] if format else [name for name in writers if name != "pipeline" or "lora" not in writers]
+    import torch
+
+    from palp_lab.formats.card import Subject, card
+    from palp_lab.formats.writing import Learned
+    from palp_lab.study.writing import write_text
+
+    learned = Learned(adapter, dtype or torch.float32)
+    chosen = _chosen(learned.formats, learned.usual_formats, format)
     folder.mkdir(parents=True, exist_ok=True)
-    written = [writers[name](folder) for name in chosen]
-    (folder / "README.md").write_text(card(adapter, about or {}, chosen))
+    text = card(Subject(adapter, about or {}, chosen), result)
+    written = [learned.write(name, folder) for name in chosen]
+    write_text(folder / CARD, text)
     adapter.detach()
-    return [*written, "README.md"]
+    return [*written, CARD]
 
 
-def _writers(adapter: Adapter) -> dict[str, Callable[[Path], str]]:
-    """What this recipe can be written as."""
-    writers: dict[str, Callable[[Path], str]] = {}
-    if adapter.edits.lora() is not None:
-        writers["lora"] = lambda folder: _write_lora(adapter, folder)
-    if adapter.tokens.words():
-        writers["embedding"] = lambda folder: _write_embedding(adapter, folder)
-    if adapter.edits.merged():
-        writers["pipeline"] = lambda folder: _write_pipeline(adapter, folder)
-    return writers
-
-
-def _write_lora(adapter: Adapter, folder: Path) -> str:
-    from palp_lab.model.pipeline import save_lora
-
-    found = adapter.edits.lora()
-    assert found is not None
-    return save_lora(folder, *found).name
-
-
-def _write_embedding(adapter: Adapter, folder: Path) -> str:
-    from safetensors.torch import save_file
-
-    words = {name: vectors.cpu().float().contiguous() for name, vectors in adapter.tokens.words().items()}
-    save_file(words, folder / EMBEDDING, {"format": "pt"})
-    return EMBEDDING
-
-
-def _write_pipeline(adapter: Adapter, folder: Path) -> str:
-    from palp_lab.model.pipeline import stock_pipeline
-
-    merged = {name: weight.clone() for name, weight in adapter.edits.merged().items()}
-    adapter.detach()
-    stock_pipeline(adapter.model, merged).save_pretrained(folder / "pipeline")  # type: ignore[arg-type]
-    return "pipeline"
-
-
-def card(adapter: Adapter, about: Mapping[str, Any], formats: list[str]) -> str:
-    """A short model card in Markdown: what was learned on what, and the lines that load it."""
-    words = adapter.tokens.words()
-    call = adapter.tokens.call(adapter.concept)
-    base = dict(about.get("model") or {}).get("path", "the base model")
-    lines = [f'pipe = StableDiffusionPipeline.from_pretrained("{base}")']
-    if "pipeline" in formats:
-        lines = ['pipe = StableDiffusionPipeline.from_pretrained("pipeline")']
-    if "lora" in formats:
-        lines.append('pipe.load_lora_weights(".")')
-    note = ""
-    if "embedding" in formats and adapter.concept.placeholder in words:
-        lines.append(f'pipe.load_textual_inversion("{EMBEDDING}")')
-    elif "embedding" in formats:
-        note = (
-            f"\n`{EMBEDDING}` holds one vector per cross-attention site (P+); diffusers has no loader for such files.\n"
-        )
-    lines.append(f'pipe("a photo of {call}").images[0].save("out.png")')
-    facts = {"base model": base, "class word": adapter.concept.superclass, "called": f"`{call}`"}
-    facts |= {name: about[name] for name in ("target", "step") if about.get(name) is not None}
-    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    code = "\n".join(["from diffusers import StableDiffusionPipeline", *lines])
-    return f"# {adapter.concept.name or call}\n\nTrained with PALP Lab.\n\n{listed}\n{note}\n```python\n{code}\n```\n"
+def _chosen(known: Sequence[str], usual: Sequence[str], format: str | Sequence[str] | None) -> list[str]:
+    """The formats that are written, a merged pipeline last: it takes the edit out of the model."""
+    if not known:
+        raise UserError("export: this recipe learns nothing that could be written (tokens without vectors, edits=none)")
+    wanted = list(usual) if format is None else [format] if isinstance(format, str) else list(format)
+    if wanted == ["all"]:
+        return list(known)
+    if strange := [name for name in wanted if name not in known]:
+        raise UserError(f"format={strange[0]}: this recipe gives {', '.join(known)}; or all of them with format=all")
+    return sorted(wanted, key=list(known).index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -104,7 +103,7 @@ def generate(config: DictConfig) -> None:
     how = config.generate
     sampling = Sampling(how.scheduler, int(how.steps), float(how.guidance))
     for path in config.adapters:
-        with saved(Path(path), str(config.device), str(config.dtype), float(how.strength)) as (adapter, knobs):
+        with saved(Path(path), config) as (adapter, knobs):
             folder = study_folder(config) / "generated" / f"{Path(path).stem}-{knobs['adapter']}"
             drawn = generate_pictures(
                 adapter.model, personal(adapter), sentences, range(how.seeds), sampling, int(how.batch_size), knobs
@@ -114,21 +113,19 @@ def generate(config: DictConfig) -> None:
 
 
 @contextmanager
-def saved(path: Path, device: str, dtype: str, strength: float) -> Iterator[tuple[Adapter, dict[str, Scalar]]]:
-    """A saved adapter on the base model its header names, and what its pictures say of it: its hash and strength."""
-    from palp_lab.adapter import read_adapter
-    from palp_lab.export import find_adapter, rebuild
+def saved(path: Path, config: DictConfig) -> Iterator[tuple[Adapter, dict[str, Scalar]]]:
+    """A saved adapter on the base model its header names, or one of another tool on the configured model, and what its
+    pictures say of it: its hash and strength."""
+    from palp_lab.saved_adapters import open_saved
 
-    file = find_adapter(path)
-    tensors, about = read_adapter(file)
-    adapter = rebuild(about, device, dtype)
+    strength = float(config.generate.strength)
+    adapter, _, digest = open_saved(path, config)
     try:
-        adapter.load_tensors(tensors)
         try:
             adapter.edits.set_strength(strength)
         except ValueError as error:
             raise UserError(f"generate.strength={strength}: {error}") from None
-        yield adapter, {"strength": strength, "adapter": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
+        yield adapter, {"strength": strength, "adapter": digest}
     finally:
         adapter.edits.detach()
 

@@ -11,9 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from palp_lab.diffusion.sampler import sample
-from palp_lab.export import EMBEDDING, export_adapter, find_adapter, rebuild
+from palp_lab.export import export_adapter
+from palp_lab.formats.writing import EMBEDDING
 from palp_lab.model.base import TextCond
 from palp_lab.model.unet import UNetModel
+from palp_lab.saved_adapters import find_adapter, rebuild
 from palp_lab.types import UserError
 from tests.contracts.parts import adapter, train_a_little
 from tests.micro import build
@@ -122,7 +124,7 @@ import torch
 from safetensors.torch import save_file
 from palp_lab.adapter import read_adapter
 from pathlib import Path
-from palp_lab.export import rebuild
+from palp_lab.saved_adapters import rebuild
 from tests.test_export import draw
 found = {}
 for name in json.loads(sys.argv[2]):

@@ -27,7 +27,7 @@ class LoraEdits(AbstractEdits):
     uniform (peft's own start) or gaussian with standard deviation 1 / rank; B is 0.
     `rank_pattern` and `alpha_pattern` are other values for some layers, by the end of their path, as peft reads them.
 
-    `text_encoder` adds updates of the same rank and alpha to the attention projections of every text encoder, saved as
+    `text_encoder` adds updates of the same rank and alpha to the `text_targets` of every text encoder, saved as
     `text_encoder.<path>.lora_A.weight` (`text_encoder_2.` for a second one), as diffusers' LoRA files call them;
     `text_lora` gives them by part. Judges and remembered prompts keep to the base's text.
 
@@ -49,6 +49,7 @@ class LoraEdits(AbstractEdits):
         alpha_pattern: Mapping[str, float] | None = None,
         init: str = "uniform",
         text_encoder: bool = False,
+        text_targets: Sequence[str] = TEXT_ATTENTION,
     ) -> None:
         super().__init__()
         if init not in STARTS:
@@ -59,6 +60,7 @@ class LoraEdits(AbstractEdits):
         self.seed = seed
         self.init = init
         self.text_encoder = text_encoder
+        self.text_targets = tuple(text_targets)
         self.patterns: dict[str, Any] = {
             "rank_pattern": dict(rank_pattern or {}),
             "alpha_pattern": dict(alpha_pattern or {}),
@@ -76,7 +78,7 @@ class LoraEdits(AbstractEdits):
         self._networks = {"": denoiser}
         try:
             for name, text in text_encoders(model) if self.text_encoder else ():
-                found = LowRankLayers(text.encoder, name, "edits.text_encoder", TEXT_ATTENTION, config)
+                found = LowRankLayers(text.encoder, name, "edits.text_targets", self.text_targets, config)
                 self._networks[f"{name}."] = found
         except UserError:
             self.detach()

@@ -1,0 +1,135 @@
+"""What an adapter learned, and every file it can be written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.formats import custom_diffusion_files as custom_diffusion
+from palp_lab.formats.embedding_files import to_embedding
+from palp_lab.formats.low_rank import Updates, cast, from_peft, to_diffusers, to_kohya, to_peft
+from palp_lab.formats.names import ldm_paths
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from palp_lab.adapter import Adapter
+
+LORA = "pytorch_lora_weights.safetensors"
+KOHYA = "kohya_lora.safetensors"
+EMBEDDING = "learned_embeds.safetensors"
+PIPELINE = "pipeline"
+
+
+class Learned:
+    """What an adapter learned, as plain tensors, with the formats that can hold it. Final.
+
+    `updates` are low-rank, `weights` whole (all edits but LoRA; `text` by text encoder), `words` the vectors [k d] per
+    text encoder; `dtype` is torch's, of low-rank updates and Custom Diffusion's weights in their files.
+    """
+
+    def __init__(self, adapter: Adapter, dtype: Any) -> None:
+        self.adapter, self.dtype, self.model = adapter, dtype, adapter.model
+        edits = adapter.edits
+        low_rank = edits.lora()
+        found = {"denoiser": from_peft(*low_rank)} if low_rank else {}
+        found |= {part: from_peft(*some) for part, some in edits.text_lora().items()}
+        self.updates: Updates = cast(found, dtype)
+        self.weights: Mapping[str, Tensor] = {} if found else edits.merged()
+        self.text: Mapping[str, Mapping[str, Tensor]] = {} if found else edits.merged_text()
+        encoders = range(len(self.model.pieces("a")))
+        per_encoder = [adapter.tokens.words(encoder) for encoder in encoders]
+        self.words = {word: tuple(own[word] for own in per_encoder) for word in per_encoder[0]}
+
+    @property
+    def loadable_words(self) -> dict[str, tuple[Tensor, ...]]:
+        """Those that stand in a prompt; vectors by cross-attention site do not."""
+        return {word: own for word, own in self.words.items() if word == self.adapter.concept.placeholder}
+
+    @property
+    def formats(self) -> list[str]:
+        """All that can hold what was learned, or a part of it."""
+        found = ["lora", "kohya", "peft"] if self.updates else []
+        if not self.text and custom_diffusion.trained(self.weights, [site.path for site in self.model.sites]):
+            found.append("custom_diffusion")
+        if self.words:
+            found.append("embedding")
+        return [*found, "pipeline"] if self.updates or self.weights or self.loadable_words else found
+
+    @property
+    def usual_formats(self) -> list[str]:
+        """The smallest that hold all of it together: a merged pipeline only where the edit has no smaller file."""
+        found = [name for name in self.formats if name in ("lora", "custom_diffusion", "embedding")]
+        if not self.weights or "custom_diffusion" in found:
+            return found
+        return ["pipeline"] if self.loadable_words or not self.words else ["embedding", "pipeline"]
+
+    def write(self, name: str, folder: Path) -> str:
+        """Writes one format; the name of its file below `folder`. `pipeline` takes the edit out of the model."""
+        return getattr(self, f"write_{name}")(folder)
+
+    def write_lora(self, folder: Path) -> str:
+        """diffusers' LoRA, with alpha in the header."""
+        from palp_lab.model.pipeline import peft_defaults
+
+        return _save(folder / LORA, *to_diffusers(self.updates, self.model.denoiser_part, peft_defaults()))
+
+    def write_kohya(self, folder: Path) -> str:
+        """kohya's LoRA. Its tools name the layers of SDXL as the original code does."""
+        names: dict[str, str] = {}
+        if self.model.pipeline == "StableDiffusionXLPipeline":
+            base: Any = self.model.base
+            names = ldm_paths([path for path, _ in base.named_modules()], base.config.layers_per_block)
+        return _save(folder / KOHYA, *to_kohya(self.updates, names, self.adapter.concept.name))
+
+    def write_peft(self, folder: Path) -> str:
+        """A folder of peft for every part of the model that is updated."""
+        from palp_lab.model.pipeline import save_peft_config
+
+        for part, layers in self.updates.items():
+            own = folder / "peft" / (self.model.denoiser_part if part == "denoiser" else part)
+            weights, words = to_peft(layers)
+            own.mkdir(parents=True, exist_ok=True)
+            plain = {f"base_model.model.{name}": weight for name, weight in weights.items()}
+            _save(own / "adapter_model.safetensors", plain, {"format": "pt"})
+            save_peft_config(own, words, "")
+        return "peft"
+
+    def write_custom_diffusion(self, folder: Path) -> str:
+        """Custom Diffusion's weights as diffusers' training script names them."""
+        from palp_lab.model.pipeline import attention_paths
+
+        tensors = custom_diffusion.to_custom_diffusion(self.weights, attention_paths(self.model), self.dtype)
+        return _save(folder / custom_diffusion.FILE, tensors, {"format": "pt"})
+
+    def write_embedding(self, folder: Path) -> str:
+        """The learned word, always in float32; vectors by site under their own names (first text encoder)."""
+        found: dict[str, Tensor] = {}
+        for word, vectors in self.words.items():
+            found |= to_embedding(word, vectors if word in self.loadable_words else vectors[:1])
+        return _save(folder / EMBEDDING, found, {"format": "pt"})
+
+    def write_pipeline(self, folder: Path) -> str:
+        """The whole pipeline, edit and words worked in."""
+        from palp_lab.model.pipeline import stock_pipeline
+
+        edits = self.adapter.edits
+        merged = _copies(edits.merged())
+        text = {part: _copies(weights) for part, weights in edits.merged_text().items()}
+        self.adapter.detach()
+        stock_pipeline(self.model, merged, self.loadable_words, text).save_pretrained(folder / PIPELINE)
+        return PIPELINE
+
+
+def _copies(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in weights.items()}
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    from safetensors.torch import save
+
+    from palp_lab.study.writing import write_bytes
+
+    write_bytes(path, save(dict(tensors), dict(header)))
+    return path.name

@@ -1,0 +1,106 @@
+"""Saved adapters opened on their base models: our own, and those of other tools."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from palp_lab.adapter import Adapter
+
+
+def find_adapter(path: Path) -> Path:
+    """The adapter file a path means: itself, or the one in a folder (the last step where several were kept)."""
+    if path.is_file():
+        return path
+    places = (path / "adapter.safetensors", path / "adapter" / "adapter.safetensors")
+    steps = sorted(path.glob("adapters/step_*.safetensors")) or sorted(path.glob("step_*.safetensors"))
+    for found in (*places, *steps[-1:]):
+        if found.is_file():
+            return found
+    raise UserError(f"adapter={path}: there is no adapter.safetensors; give the folder or the file of a saved adapter")
+
+
+def open_saved(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any], str]:
+    """A saved adapter on its base model: the one its header names, or `model` of the configuration for a file of
+    another tool, which names none. With its description and the hash of its bytes (16 hex digits).
+
+    Raises:
+        UserError: for what cannot be read or fits no model; one line that names the file.
+    """
+    from palp_lab.adapter import is_own, read_adapter
+
+    try:
+        own: Path | None = find_adapter(path)
+    except UserError:
+        own = None
+    if own is not None and is_own(own):
+        tensors, about = read_adapter(own)
+        files = [own]
+        adapter = rebuild(about, str(config.device), str(config.dtype))
+    else:
+        adapter, tensors, about, files = _import(path, config)
+    try:
+        adapter.load_tensors(tensors)
+    except UserError as error:
+        adapter.detach()
+        raise UserError(f"{path}: {error}") from None
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return adapter, about, digest.hexdigest()[:16]
+
+
+def _import(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any], dict[str, Any], list[Path]]:
+    from omegaconf import OmegaConf
+
+    from palp_lab.formats.imported import Naming, files_of, import_adapter
+    from palp_lab.parts import open_model
+
+    files = files_of(path)
+    naming = Naming(config.imported.trigger, config.imported.superclass)
+    model = open_model(config)
+    tensors, about = import_adapter(path, model, naming)
+    about["model"] = OmegaConf.to_container(config.model, resolve=True)
+    return _assemble(model, about), tensors, about, files
+
+
+def rebuild(about: Mapping[str, Any], device: str = "cpu", dtype: str = "float32") -> Adapter:
+    """The untrained adapter a saved one's description speaks of, attached to a freshly opened base model.
+
+    Raises UserError where the model's weights are not those it was trained on.
+    """
+    from omegaconf import OmegaConf
+
+    from palp_lab.build import build
+
+    if missing := [key for key in ("model", "tokens", "edits", "superclass", "placeholder") if key not in about]:
+        raise UserError(f"the adapter's header does not say its {missing[0]}; it was not saved by palp-lab train")
+    model = build(OmegaConf.create({"model": dict(about["model"])}).model, "model", device=device, dtype=dtype)
+    # The fingerprint is that of the weights as they are held, so that it says nothing in another dtype.
+    if about.get("dtype") == str(model.dtype) and about.get("fingerprint") not in (None, model.fingerprint):
+        raise UserError(
+            f"model.path={dict(about['model']).get('path')}: holds other weights than the adapter was trained on; "
+            "give back the old folder, or train again"
+        )
+    return _assemble(model, about)
+
+
+def _assemble(model: Any, about: Mapping[str, Any]) -> Adapter:
+    import torch
+    from omegaconf import OmegaConf
+
+    from palp_lab.adapter import Adapter
+    from palp_lab.build import build
+    from palp_lab.dataset.concept import Concept
+
+    nodes = OmegaConf.create({key: dict(about[key]) for key in ("tokens", "edits")})
+    nothing = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+    concept = Concept(str(about.get("concept", "")), about["superclass"], about["placeholder"], nothing, digest="")
+    return Adapter(model, build(nodes.tokens, "tokens"), build(nodes.edits, "edits"), concept)
