@@ -14,7 +14,6 @@ from palp_lab.edits.low_rank import NAME, STARTS, LowRankLayers
 from palp_lab.model.base import AbstractModel
 from palp_lab.types import Capability, UserError
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 """The layers of a text encoder that diffusers' DreamBooth-LoRA script adapts."""
 
@@ -22,7 +21,8 @@ TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 class LoraEdits(AbstractEdits):
     """W + (strength * alpha / rank) B A on every layer whose path ends in one of `targets`. Final.
 
-    The default targets are the projections of self- and cross-attention; `ff.net.0.proj`, `ff.net.2`, `conv1`, `conv2`,
+    The default targets are the model's attention projections (self- and cross-attention; of text and picture where
+    they are joint); `ff.net.0.proj`, `ff.net.2`, `conv1`, `conv2`,
     `proj_in` and `proj_out` are wider choices. A is drawn from `seed` and the layer's name alone, as `init` says:
     uniform (peft's own start) or gaussian with standard deviation 1 / rank; B is 0.
     `rank_pattern` and `alpha_pattern` are other values for some layers, by the end of their path, as peft reads them.
@@ -43,7 +43,7 @@ class LoraEdits(AbstractEdits):
         self,
         rank: int = 32,
         alpha: float | None = None,
-        targets: Sequence[str] = ATTENTION,
+        targets: Sequence[str] | None = None,
         seed: int = 0,
         rank_pattern: Mapping[str, int] | None = None,
         alpha_pattern: Mapping[str, float] | None = None,
@@ -56,7 +56,7 @@ class LoraEdits(AbstractEdits):
             raise UserError(f"edits.init={init}: must be {' or '.join(STARTS)}")
         self.rank = rank
         self.alpha = float(rank if alpha is None else alpha)
-        self.targets = tuple(targets)
+        self.targets = None if targets is None else tuple(targets)
         self.seed = seed
         self.init = init
         self.text_encoder = text_encoder
@@ -74,7 +74,8 @@ class LoraEdits(AbstractEdits):
         alpha: Any = int(self.alpha) if self.alpha.is_integer() else self.alpha
         config = {"r": self.rank, "lora_alpha": alpha, **self.patterns}
         self._model = [model]  # in a list: the base is no part of this module
-        denoiser = LowRankLayers(model.denoiser, "the denoiser", "edits.targets", self.targets, config)
+        targets = model.projections if self.targets is None else self.targets
+        denoiser = LowRankLayers(model.denoiser, "the denoiser", "edits.targets", targets, config)
         self._networks = {"": denoiser}
         try:
             for name, text in text_encoders(model) if self.text_encoder else ():

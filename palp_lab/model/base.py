@@ -130,6 +130,8 @@ class AbstractModel(ABC):
     """The frozen denoiser."""
     denoiser: nn.Module
     """The denoiser `predict` runs: the base, unless an edit that trains a copy has put its own here."""
+    projections: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Ends of the paths of the attention projections: what a low-rank edit changes where it is not told what."""
     texts: Sequence[Any] = ()
     """The text encoders an edit can train (`.encoder` of each), in the order of the pipeline's text_encoder, _2."""
     edited_text: Callable[[], AbstractContextManager[None]] | None = None
