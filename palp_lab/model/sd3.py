@@ -35,14 +35,18 @@ class Sd3Model(AbstractModel):
 
     There are no cross-attention sites: text tokens are mixed with the picture in every block, so that there are no keys
     that belong to the text alone (key_value, key_locking) and no place where each block could read a text of its own
-    (per_layer). A low-rank or full change of `add_k_proj` and `add_v_proj` is what comes nearest to key_value.
+    (per_layer). A low-rank or full change of `add_k_proj` and `add_v_proj` is what comes nearest to key_value. Low-rank
+    edits change the projections of both streams unless told otherwise, as diffusers' train_dreambooth_lora_sd3.py does.
 
     Source: arXiv 2403.03206. The base weights are frozen and in evaluation mode; latents are float32 outside.
     """
 
     pipeline = "StableDiffusion3Pipeline"
     denoiser_part = "transformer"
-    provides = frozenset({Capability.TOKEN_VECTORS, Capability.LINEAR_LAYERS, Capability.TRAINABLE_COPY})
+    provides = frozenset(
+        {Capability.TOKEN_VECTORS, Capability.LINEAR_LAYERS, Capability.TRAINABLE_COPY, Capability.TRAINABLE_TEXT}
+    )
+    projections = (*AbstractModel.projections, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     sites: tuple[Site, ...] = ()
     kind = Kind.FLOW
 
