@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +88,29 @@ class SingleFile(AbstractParts):
         mine = {name for name, value in self.index.items() if isinstance(value, list) and value[0]} - set(WEIGHTS)
         given = {name: self.config.load(name) if name.startswith(("tokenizer", "scheduler")) else None for name in mine}
         try:
-            return pipeline.from_single_file(
-                self.path, config=self.config.path, torch_dtype=dtype, local_files_only=True, **given
-            )
+            with quiet():
+                return pipeline.from_single_file(
+                    self.path, config=self.config.path, torch_dtype=dtype, local_files_only=True, **given
+                )
         except Exception as error:
             raise UserError(
                 f"model.path={self.path} does not fit model.config={self.config.path}, or is damaged "
                 f"({one_line(error)}); give the folder of the model it was made from"
             ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A block in which diffusers draws no bar and warns of nothing; errors are raised as ever."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _layout(file: Path) -> str:

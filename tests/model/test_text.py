@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from palp_lab.model.text import ClipText, overlay
+from palp_lab.model.text import ClipText, overlay, pack
 from palp_lab.model.unet import UNetModel
 from palp_lab.types import UserError
 from tests.micro import LENGTH, WORDS
@@ -63,6 +63,68 @@ def test_a_long_prompt_names_the_words_that_would_be_cut(micro: UNetModel) -> No
     with pytest.raises(UserError, match=r"'hat <v> snow' would be cut") as caught:
         micro.tokenize([exact + "hat <v> snow"], {"<v>": [0]})
     assert "\n" not in str(caught.value)
+
+
+def test_a_long_prompt_is_cut_where_that_is_asked_for_and_said_once(
+    micro_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = UNetModel.open(micro_path, long_prompts="cut")
+    long = "cat " * (LENGTH - 2) + "hat snow"
+    stock = model.text.tokenizer([long], padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+    for _ in range(2):
+        assert torch.equal(model.tokenize([long]).ids[0], stock.input_ids)
+    assert [record.message.count("'hat snow' is cut") for record in caplog.records] == [1]
+
+
+def test_a_learned_word_is_never_cut(micro_path: Path) -> None:
+    model = UNetModel.open(micro_path, long_prompts="cut")
+    with pytest.raises(UserError, match="and with it the learned word"):
+        model.tokenize(["cat " * (LENGTH - 2) + "<v>"], {"<v>": [0]})
+
+
+@pytest.mark.parametrize("how", [{"long_prompts": "ignore"}, {"windows": 0}])
+def test_other_ways_with_long_prompts_are_refused(micro_path: Path, how: dict) -> None:
+    with pytest.raises(UserError, match=f"model.{next(iter(how))}="):
+        UNetModel.open(micro_path, **how)
+
+
+def test_windows_are_prompts_of_their_own_one_after_the_other(micro_path: Path, micro: UNetModel) -> None:
+    model = UNetModel.open(micro_path, windows=2)
+    first, second = "cat " * (LENGTH - 2), "a hat in the snow"
+    cond, parts = model.base_text([first + second]), micro.base_text([first, second])
+    assert cond.tokens.shape == (1, 2 * LENGTH, 16)
+    torch.testing.assert_close(cond.tokens[0, :LENGTH], parts.tokens[0])
+    torch.testing.assert_close(cond.tokens[0, LENGTH:], parts.tokens[1])
+    short = model.base_text(["a cat", first + second])
+    torch.testing.assert_close(short.tokens[0, LENGTH:], micro.base_text([""]).tokens[0])
+    assert torch.equal(model.base_text(["a cat"]).tokens[0], short.tokens[0]), "a row does not depend on its company"
+    x_t = torch.randn(1, *model.latent_shape)
+    assert model.predict(x_t, torch.tensor([3]), cond).raw.shape == x_t.shape
+    with pytest.raises(UserError, match=r"model\.windows=3"):
+        model.tokenize([first * 2 + "hat"])
+
+
+def test_windows_split_no_word_and_no_learned_word(micro_path: Path) -> None:
+    model = UNetModel.open(micro_path, windows=2)
+    room, pieces = LENGTH - 2, model.text.pieces("qwxz")
+    before = "cat " * (room - len(pieces) + 1)
+    ids = model.tokenize([before + "qwxz"]).ids[0][0].tolist()
+    assert ids[LENGTH + 1 : LENGTH + 1 + len(pieces)] == pieces
+    assert ids[LENGTH - len(pieces)] == model.text.tokenizer.eos_token_id
+    words = model.tokenize(["cat " * (room - 1) + "<v> hat"], {"<v>": [0, 1]})
+    assert (words.slot[0][0] >= 0).nonzero().flatten().tolist() == [LENGTH + 1, LENGTH + 2]
+    vectors = torch.randn(2, 16, requires_grad=True)
+    cond = model.encode_text(words, (vectors,))
+    assert cond.concept_at.tolist() == [LENGTH + 2]
+    cond.tokens[0, LENGTH:].square().sum().backward()
+    assert vectors.grad is not None and (vectors.grad.abs().sum(1) > 0).all()
+
+
+def test_a_word_longer_than_a_window_is_split(micro: UNetModel) -> None:
+    pieces = [(i, -1) for i in range(7)]
+    windows, rest = pack([pieces], 3, 2)
+    assert windows == [pieces[:3], pieces[3:6]] and rest == pieces[6:]
+    assert pack([pieces[:2], pieces[2:4]], 3, 3) == ([pieces[:2], pieces[2:4], []], [])
 
 
 def test_encoding_equals_the_stock_text_encoder_and_leaves_no_hook(micro: UNetModel) -> None:

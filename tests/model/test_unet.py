@@ -112,10 +112,65 @@ def test_wrong_folders_say_what_to_do(micro_path: Path, tmp_path: Path) -> None:
     assert "does not exist" in refused("tinny", tmp_path)
     (tmp_path / "empty").mkdir()
     assert "no model_index.json" in refused(tmp_path / "empty", tmp_path)
-    file = tmp_path / "model.safetensors"
+    file = tmp_path / "model.gguf"
     file.write_bytes(b"x")
     assert "is a file" in refused(file, tmp_path)
-    assert "hub cannot be reached" in refused("nobody/nothing", tmp_path)
+    said = refused("nobody/nothing", tmp_path)
+    assert "hub cannot be reached" in said and "hf download nobody/nothing" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("GatedRepoError", "accept its terms"),
+        ("RepositoryNotFoundError", "check the spelling"),
+        ("RevisionNotFoundError", "check the spelling"),
+        ("OfflineModeIsEnabled", "hub cannot be reached"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(
+    name: str, said: str, wrapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's own errors, as they come and as diffusers wraps them."""
+    from huggingface_hub import errors
+
+    kind = getattr(errors, name)
+
+    def download(repository: str, revision: str | None) -> str:
+        error = kind.__new__(kind, "403")
+        error.args = ("403",)
+        if wrapped:
+            raise OSError("something about a repository") from error
+        raise error
+
+    monkeypatch.setattr("palp_lab.model.folder._download", download)
+    message = refused("owner/model", tmp_path)
+    assert said in message and "owner/model" in message
+
+
+def test_a_variant_that_is_not_there_is_said(micro_path: Path, tmp_path: Path) -> None:
+    folder = copied(micro_path, tmp_path)
+    assert "model.variant=fp16" in refused(folder, tmp_path, variant="fp16")
+    for part in ("unet", "vae", "text_encoder"):
+        for weights in (folder / part).glob("*.safetensors"):
+            weights.rename(weights.with_name(f"{weights.stem}.fp16.safetensors"))
+    half = open_model(folder, variant="fp16")
+    assert half.fingerprint == open_model(micro_path).fingerprint
+
+
+def test_both_layouts_of_the_text_encoder_are_one_model(micro_path: Path, tmp_path: Path) -> None:
+    """Flat, as transformers 5 writes it, and below `text_model`, as every older file has it."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(micro_path, tmp_path)
+    weights = folder / "text_encoder" / "model.safetensors"
+    state = load_file(weights)
+    nested = any(name.startswith("text_model.") for name in state)
+    other = {name.removeprefix("text_model.") if nested else f"text_model.{name}": w for name, w in state.items()}
+    assert other.keys() != state.keys()
+    save_file(other, weights, {"format": "pt"})
+    assert open_model(folder).fingerprint == open_model(micro_path).fingerprint
 
 
 def test_damaged_folders_name_the_part(micro_path: Path, tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""Checkpoints in one file: what they hold is what the folder holds, and what must not be opened is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from palp_lab.model import open_model
+from palp_lab.model.pipeline import stock_pipeline
+from palp_lab.types import UserError
+from tests.model.original_layout import one_file
+
+
+def without_weights(folder: Path, to: Path) -> Path:
+    """The configuration and tokenizers of a pipeline, as a person without the hub would keep them."""
+    return Path(shutil.copytree(folder, to, ignore=shutil.ignore_patterns("*.safetensors")))
+
+
+@pytest.fixture(scope="module", params=["micro_path", "micro_v_path", "micro_sdxl_path"])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The folder, its weights as one file, and its configuration alone."""
+    folder = request.getfixturevalue(request.param)
+    here = tmp_path_factory.mktemp("file")
+    save_file(one_file(stock_pipeline(open_model(folder))), here / "model.safetensors")
+    return folder, here / "model.safetensors", without_weights(folder, here / "config")
+
+
+def test_a_file_is_the_folder_it_was_made_from(case: tuple[Path, Path, Path]) -> None:
+    folder, file, config = case
+    one, other = open_model(folder), open_model(file, config=config)
+    assert other.fingerprint == one.fingerprint, "all weights, names, the schedule and the vocabularies"
+    assert type(other) is type(one) and other.kind is one.kind and other.resolution == one.resolution
+    x_t, t = torch.randn(1, *one.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
+    with torch.no_grad():
+        found = other.predict(x_t, t, other.base_text(["a cat in paris"])).raw
+        wanted = one.predict(x_t, t, one.base_text(["a cat in paris"])).raw
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)  # equal weights may lie otherwise in memory
+
+
+def test_it_is_opened_in_the_dtype_that_was_asked_for(case: tuple[Path, Path, Path]) -> None:
+    _, file, config = case
+    model: Any = open_model(file, config=config, dtype="bfloat16")
+    assert model.dtype == model.autoencoder.dtype == model.texts[0].table.dtype == torch.bfloat16
+
+
+def refused(path: Path, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        open_model(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def file(micro_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return one_file(stock_pipeline(open_model(micro_path)))
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.BIN"])
+def test_pickled_files_are_refused_unopened(name: str, micro_path: Path, tmp_path: Path) -> None:
+    assert "pickled" in refused(tmp_path / name, config=micro_path)
+
+
+def test_what_is_missing_is_said(file: dict[str, torch.Tensor], micro_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    assert "does not exist" in refused(path, config=micro_path)
+    save_file(file, path)
+    assert "add model.config=" in refused(path)
+    with pytest.raises(UserError, match=r"model\.config=.*does not exist"):
+        open_model(path, config=tmp_path / "nowhere")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "not a readable" in refused(path, config=micro_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+        "first_stage_model.decoder.up.1.block.0.conv1.weight",
+        "cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.weight",
+    ],
+)
+def test_weights_that_the_file_lacks_are_never_random(
+    name: str, file: dict[str, torch.Tensor], micro_path: Path, tmp_path: Path
+) -> None:
+    save_file({key: value for key, value in file.items() if key != name}, tmp_path / "model.safetensors")
+    said = refused(tmp_path / "model.safetensors", config=micro_path)
+    assert "no weights for" in said or "does not fit" in said
+
+
+def test_the_wrong_configuration_is_said(
+    file: dict[str, torch.Tensor], micro_path: Path, micro_sdxl_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(file, path)
+    assert "holds a StableDiffusionPipeline" in refused(path, config=micro_sdxl_path)
+    wide = {**file, "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(12, 4, 3, 3)}
+    save_file(wide, path)
+    assert "does not fit" in refused(path, config=micro_path)
+
+
+def test_other_files_are_said_to_be_what_they_are(micro_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    save_file({"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(2)}, path)
+    assert "is a LoRA" in refused(path, config=micro_path)
+    save_file({"something": torch.zeros(2)}, path)
+    assert "no checkpoint whose layout is known" in refused(path, config=micro_path)
