@@ -1,6 +1,7 @@
 """Pictures made by any other tool, measured under the same protocol and put on the same front.
 
 The folder holds the pictures and a `prompts.json` {file stem: prompt}, the layout of CustomConcept101's evaluation.
+Pictures that palp-lab wrote say themselves what they show and need no such file.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from palp_lab.dataset.concept import SLOT, AbstractDataset, Concept
 from palp_lab.dataset.picture_file import picture_files
 from palp_lab.metrics.protocols import Protocol
-from palp_lab.pictures import Picture, Scalar, read_image
+from palp_lab.pictures import Picture, Scalar, read_image, read_picture
 from palp_lab.score import (
     bound_pictures,
     gather_references,
@@ -35,8 +36,10 @@ def as_sentence(prompt: str, concept: Concept, where: str) -> str:
     """A prompt with its slot, so that it pairs with ours: written out already, or put where the placeholder (with or
     without the class word) or the class word stands.
 
-    Raises UserError, beginning with `where`, for a prompt with none of them.
+    Raises UserError, beginning with `where`, for a prompt with none of them, or with several slots.
     """
+    if prompt.count(SLOT) > 1:
+        raise UserError(f"{where}: {prompt!r} has {prompt.count(SLOT)} slots; write {SLOT} once, where the subject is")
     if SLOT in prompt:
         return prompt
     placeholder, superclass = re.escape(concept.placeholder), re.escape(concept.superclass)
@@ -51,12 +54,34 @@ def as_sentence(prompt: str, concept: Concept, where: str) -> str:
 
 
 def read_foreign(folder: Path, concept: Concept) -> list[Picture]:
-    """Pictures of another tool with their sentences. Seeds are numbered per prompt, by file name.
+    """Pictures of a folder with their sentences; those of another tool have their seeds numbered per prompt, by file
+    name. The knob `file` says where each lies.
 
-    Raises UserError for a picture that prompts.json does not name, or a name without its picture.
+    Raises UserError, one line naming the file, for a folder that is not there or holds no pictures, a picture that
+    prompts.json does not name or a name without its picture, pictures that nothing says the prompt of, and pictures of
+    one prompt that differ in size.
     """
     folder = Path(folder)
-    files = {path.stem: path for path in picture_files(folder, "images")}
+    files: dict[str, Path] = {}
+    for path in picture_files(folder, "images"):
+        if path.stem in files:
+            raise UserError(f"{folder}: {files[path.stem].name} and {path.name} have one name; rename one of them")
+        files[path.stem] = path
+    pictures = _listed(folder, files, concept) if (folder / PROMPTS).is_file() else _described(folder, files)
+    first: dict[str, Picture] = {}
+    for picture in pictures:
+        other = first.setdefault(picture.sentence, picture)
+        if other.image.shape != picture.image.shape:
+            (_, h, w), (_, height, width) = other.image.shape, picture.image.shape
+            raise UserError(
+                f"{folder}: {other.knobs['file']} is {w} x {h}, {picture.knobs['file']} is {width} x {height}, both of "
+                f"{picture.sentence!r}; make the pictures of a prompt one size"
+            )
+    return pictures
+
+
+def _listed(folder: Path, files: Mapping[str, Path], concept: Concept) -> list[Picture]:
+    """The pictures prompts.json names."""
     listed: Fields = parse(read_text(folder / PROMPTS), str(folder / PROMPTS))
     if lost := sorted(listed.values.keys() - files.keys()):
         raise UserError(f"{folder / PROMPTS}: {lost[0]} has no picture in the folder ({len(lost)} such)")
@@ -72,6 +97,26 @@ def read_foreign(folder: Path, concept: Concept) -> list[Picture]:
     return pictures
 
 
+def _described(folder: Path, files: Mapping[str, Path]) -> list[Picture]:
+    """The pictures of palp-lab, which say what they show; those of prompts without the concept are left out, since
+    drift is measured against the base model's pictures."""
+    found = []
+    for stem, path in sorted(files.items()):
+        try:
+            picture = read_picture(path)
+        except UserError:
+            read_image(path)  # what cannot be read at all says that instead
+            raise UserError(
+                f"{path}: does not say what it shows; write {folder / PROMPTS} with the prompt of every picture, as in "
+                f'{{"{stem}": "a photo of {SLOT} in the snow"}}'
+            ) from None
+        if SLOT in picture.sentence:
+            found.append(replace(picture, knobs={**picture.knobs, "file": path.name}))
+    if not found:
+        raise UserError(f"{folder}: none of its {len(files)} pictures shows a prompt with the concept")
+    return found
+
+
 def score_folder(
     folder: Path,
     protocol: Protocol,
@@ -81,16 +126,30 @@ def score_folder(
     step: int = 0,
     target: str | None = None,
 ) -> Result:
-    """The result of a folder of pictures. `axes` file it: method, dataset, concept, model, train_seed.
+    """The result of a folder of pictures; `score_foreign` for what `read_foreign` reads there."""
+    return score_foreign(
+        read_foreign(folder, dataset.concept()), protocol, dataset, axes=axes, step=step, target=target
+    )
+
+
+def score_foreign(
+    pictures: Sequence[Picture],
+    protocol: Protocol,
+    dataset: AbstractDataset,
+    *,
+    axes: Mapping[str, Scalar],
+    step: int = 0,
+    target: str | None = None,
+) -> Result:
+    """The result of pictures with a knob `file`. `axes` file it: method, dataset, concept, model, train_seed.
 
     Bounds are those that need no model (photos, true renders); the base model's come with our own results on the front.
     """
     concept = dataset.concept()
-    pictures = read_foreign(folder, concept)
     sentences = list(dict.fromkeys(p.sentence for p in pictures))
     references = gather_references(dataset, concept, sentences)
     files = {(p.sentence, p.seed): str(p.knobs["file"]) for p in pictures}
-    bare = [Picture(p.prompt, p.sentence, p.seed, p.image) for p in pictures]
+    bare = [replace(p, knobs={k: v for k, v in p.knobs.items() if k != "file"}) for p in pictures]
     scored = score_records(protocol, concept, references, bare, step=step, target=target)
     records = tuple(_with_files(record, files) for record in scored)
     rivals = bound_pictures(protocol, dataset, concept, sentences, {})

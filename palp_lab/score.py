@@ -49,17 +49,18 @@ def score(config: DictConfig) -> None:
         publish(cell, cell.train())
         print(result_folder(cell) / RESULT)
         return
-    from palp_lab.other_tools import score_folder
+    from palp_lab.other_tools import read_foreign, score_foreign
 
-    folder, job = Path(config.images), current()
+    folder, job = Path(config.images).expanduser(), current()
     # The recipe the configuration holds did not make these pictures: only a label given by hand names their method.
     method = job.overrides.get("labels.method") if job else None
     dataset = open_dataset(config)
+    pictures = read_foreign(folder, dataset.concept())  # before networks are loaded: a wrong folder is said at once
     axes = {
         "method": method or folder.resolve().name, "dataset": config.labels.dataset, "concept": dataset.concept().name,
         "model": config.labels.model, "train_seed": int(config.seed), "study": str(config.study_name),
     }  # fmt: skip
-    result = score_folder(folder, open_protocol(config), dataset, axes=axes, target=config.target)
+    result = score_foreign(pictures, open_protocol(config), dataset, axes=axes, target=config.target)
     print(save_result(result, folder / "result.json"))
 
 

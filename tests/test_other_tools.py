@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from palp_lab.cli import main
 from palp_lab.metrics.protocols import Protocol
 from palp_lab.other_tools import as_sentence, read_foreign, score_folder
-from palp_lab.pictures import png_bytes
+from palp_lab.pictures import png_bytes, write_pictures
 from palp_lab.score import gather_references, score_records
 from palp_lab.study.result import load_result, save_result
 from palp_lab.types import UserError
 from tests.metrics.conftest import clip_path, noise_pictures, resnet_path  # noqa: F401
-from tests.test_score import Renders, measuring  # noqa: F401
+from tests.test_score import SENTENCES, Renders, measuring, pictures  # noqa: F401
 
 AXES = {"method": "another tool", "dataset": "tiny", "concept": "test", "model": "sd14", "train_seed": 0}
 
@@ -65,7 +66,7 @@ def test_pictures_and_prompts_must_name_each_other(foreign: Path) -> None:
     with pytest.raises(UserError, match=r"no prompt for out_1\.png"):
         read_foreign(foreign, Renders().concept())
     path.unlink()
-    with pytest.raises(UserError, match=r"prompts\.json: no such file"):
+    with pytest.raises(UserError, match=r"out_0\.png: does not say what it shows; write .*prompts\.json"):
         read_foreign(foreign, Renders().concept())
 
 
@@ -94,3 +95,89 @@ def test_the_run_follows_the_pictures(foreign: Path, measuring: Protocol) -> Non
     assert score_folder(foreign, measuring, Renders(), axes=AXES).run == first.run
     (foreign / "out_0.png").write_bytes(png_bytes(noise_pictures(1, seed=99)[0]))
     assert score_folder(foreign, measuring, Renders(), axes=AXES).run != first.run
+
+
+def test_our_own_pictures_say_themselves_what_they_show(measuring: Protocol, tmp_path: Path) -> None:  # noqa: F811
+    drawn = [p for sentence in SENTENCES for p in pictures(sentence, (3, 5))]
+    write_pictures(tmp_path, [*drawn, *pictures("a photo of a dog", (0,))])
+    read = read_foreign(tmp_path, Renders().concept())
+    assert {(p.sentence, p.seed) for p in read} == {(p.sentence, p.seed) for p in drawn}, "drift needs the base model"
+    result = score_folder(tmp_path, measuring, Renders(), axes=AXES)
+    own = next(r for r in result.records if r.prompt == SENTENCES[0])
+    assert (own.picture_seeds, own.knobs) == ((3, 5), {"guidance": 7.5})
+    assert all((tmp_path / image).is_file() for image in own.images)
+
+
+def folder_with(path: Path, trouble: str) -> Path:
+    """A folder of pictures with one thing wrong."""
+    folder = path / "mine"
+    if trouble == "missing":
+        return folder
+    if trouble == "a file":
+        folder.write_text("")
+        return folder
+    folder.mkdir()
+    if trouble == "empty":
+        return folder
+    sizes = [(40, 40), (40, 48)] if trouble == "mixed sizes" else [(40, 40), (40, 40)]
+    for name, size in zip("ab", sizes, strict=True):
+        (folder / f"{name}.png").write_bytes(png_bytes(noise_pictures(1, size=size)[0]))
+    words = {"a": "a photo of a cat", "b": "a photo of a cat"}
+    if trouble == "corrupt":
+        (folder / "b.png").write_bytes(b"not a picture")
+    if trouble == "one name":
+        Image.open(folder / "a.png").save(folder / "a.jpg")
+    if trouble == "two slots":
+        words["b"] = "a {} and a {}"
+    if trouble != "no prompts":
+        (folder / "prompts.json").write_text("[" if trouble == "damaged" else json.dumps(words))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("missing", "no such folder"),
+        ("a file", "is a file; give the folder"),
+        ("empty", "holds no pictures"),
+        ("no prompts", "a.png: does not say what it shows; write"),
+        ("corrupt", "cannot be read as a picture"),
+        ("damaged", "prompts.json"),
+        ("one name", "a.jpg and a.png have one name"),
+        ("two slots", "has 2 slots"),
+        ("mixed sizes", "a.png is 40 x 40, b.png is 48 x 40, both of 'a photo of a {}'"),
+    ],
+)
+def test_a_bad_folder_is_one_line_of_the_command(
+    trouble: str,
+    said: str,
+    tmp_path: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])
+    folder = folder_with(tmp_path, trouble)
+    assert main(["score", f"images={folder}", "dataset=tiny", "dataset.superclass=cat"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("palp-lab: ")
+    assert said in lines[0] and str(folder) in lines[0]
+
+
+def test_the_command_scores_a_folder(
+    tmp_path: Path,
+    clip_path: Path,  # noqa: F811
+    resnet_path: Path,  # noqa: F811
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # what the command leaves behind ends with this test
+    folder = folder_with(tmp_path, "nothing")
+    assert main([
+        "score", f"images={folder}", "labels.method=mine", "dataset.superclass=cat", "dataset.shots=1", "device=cpu",
+        f"metrics.embedders.clip.path={clip_path}", f"metrics.embedders.identity.path={resnet_path}",
+        "metrics.reader=null",
+    ]) == 0  # fmt: skip
+    result = load_result(folder / "result.json")
+    assert (result.axes["method"], result.records[0].metrics["text_alignment"].n) == ("mine", 2)
+    assert result.records[0].metrics["elements"].value is None
