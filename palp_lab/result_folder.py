@@ -67,7 +67,7 @@ def publish(cell: Cell, training: Stage) -> Result:
         cost=Cost(**{key: cost.get(key) for key in Cost.__dataclass_fields__}),
         versions={**versions(), "device": cell.machine["device"], "threads": cell.machine["threads"]},
         training_log={"csv": "log.csv"},
-        data=cell.concept.record(),
+        data={**cell.concept.record(), "text": cell.model.record(cell.concept.superclass)},
         folder=folder,
     )
     save_result(result, folder / RESULT)
