@@ -136,6 +136,8 @@ class AbstractModel(ABC):
     """The text encoders an edit can train (`.encoder` of each), in the order of the pipeline's text_encoder, _2."""
     edited_text: Callable[[], AbstractContextManager[None]] | None = None
     """While an edit of the text encoders is attached and enabled: opens a block in which they are bitwise the base."""
+    texts: tuple[Any, ...] = ()
+    """The text encoders with their tokenizers, in the order of `Words.ids`."""
     scheduler_config: dict[str, Any]
     """The configuration of the pipeline's own scheduler."""
 
@@ -216,6 +218,12 @@ class AbstractModel(ABC):
             yield
         finally:
             self.edited_text = before
+
+    def record(self, word: str) -> dict[str, Any]:
+        """What a result says of how text was read: the pieces of the class word in each text encoder, and the anchor.
+        The anchor is the last piece; learned words start from it, and attention to the class is attention to it."""
+        read = [[text.tokenizer.decode([i]).strip() for i in text.pieces(word)] for text in self.texts]
+        return {"word": word, "pieces": read, "anchor": [pieces[-1] if pieces else None for pieces in read]}
 
     def locate(self, prompts: Sequence[str], word: str) -> Tensor:
         """[b]: position of the last piece of the last occurrence of `word` (first text encoder), -1 without."""

@@ -95,6 +95,10 @@ class SdxlModel(AbstractUNetModel):
             "text": [[config.hidden_act, config.eos_token_id, config.num_attention_heads] for config in configs],
         }
 
+    def record(self, word: str) -> dict[str, Any]:
+        sizes = {"original_size": self.told[:2], "crop": self.told[2:4], "target_size": self.told[4:]}
+        return super().record(word) | {"told": {name: list(two) for name, two in sizes.items()}}
+
     def encode_text(self, words: Words, vectors: tuple[Vectors, ...] = ()) -> TextCond:
         own: Sequence[Tensor | None] = vectors or [None] * len(self.texts)
         out = [

@@ -126,6 +126,10 @@ class AbstractUNetModel(AbstractModel):
         found = [text.tokenize(prompts, placeholders or {}) for text in self.texts]
         return Words(tuple(ids.to(self.device) for ids, _ in found), tuple(slot.to(self.device) for _, slot in found))
 
+    def record(self, word: str) -> dict[str, Any]:
+        first = self.texts[0]
+        return super().record(word) | {"long_prompts": first.long_prompts, "windows": first.windows}
+
     def word_vectors(self, word: str) -> tuple[Vectors, ...]:
         return tuple(text.word_vectors(word) for text in self.texts)
 

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from palp_lab.model.text import ClipText, overlay, pack
+from palp_lab.model.sdxl import SdxlModel
 from palp_lab.model.unet import UNetModel
+from palp_lab.tokens.learned import LearnedTokens
 from palp_lab.types import UserError
+from tests.contracts.parts import concept
 from tests.micro import LENGTH, WORDS
 
 PROMPTS = ["", "a photo of a cat", "A  Sketch of a cat, in Paris!", "sks cat qwxz", "a photo of a " + "cat " * 20]
@@ -202,3 +205,20 @@ def test_base_text_does_not_depend_on_company_order_or_mode(micro_path: Path) ->
     assert not kept.requires_grad and not kept.is_inference()
     with torch.autocast("cpu", torch.bfloat16):
         assert one.base_text(["a hat"]).tokens.dtype == torch.float32
+
+
+def test_the_record_names_the_pieces_of_a_class_and_its_anchor(micro: UNetModel, micro_sdxl: SdxlModel) -> None:
+    assert micro.record("red cat") == {
+        "word": "red cat", "pieces": [["red", "cat"]], "anchor": ["cat"], "long_prompts": "error", "windows": 1,
+    }  # fmt: skip
+    assert len(micro.record("qwxz")["pieces"][0]) > 1 and micro.record("qwxz")["anchor"][0].endswith("z")
+    said = micro_sdxl.record("red cat")
+    assert said["anchor"] == ["cat", "cat"]
+    assert said["told"] == {"original_size": [32, 32], "crop": [0, 0], "target_size": [32, 32]}
+
+
+def test_the_anchor_is_what_learned_words_start_from_and_where_the_class_is_found(micro: UNetModel) -> None:
+    tokens = LearnedTokens()
+    tokens.bind(micro, concept(superclass="red cat"))
+    assert torch.equal(tokens.vectors[0].detach(), micro.word_vectors("cat")[0])
+    assert micro.locate(["a photo of a red cat in paris"], "red cat").tolist() == [6]
