@@ -86,6 +86,38 @@ def build_all(nodes: DictConfig, key: str, **given: Any) -> dict[str, Any]:
     return {str(name): build(node, f"{key}.{name!s}", **given) for name, node in nodes.items() if node is not None}
 
 
+def check_losses(overrides: Iterable[str]) -> None:
+    """Raises UserError where a command line asks for one loss by two words, which Hydra would silently make one.
+
+    Args:
+        overrides: the command line after the verb, e.g. `losses=[reconstruction,prompt_alignment,sds]`.
+    """
+    for key, _, value in (override.partition("=") for override in overrides):
+        if key.lstrip("+") != "losses":
+            continue
+        named: dict[str, str] = {}
+        for word in (part.strip() for part in value.strip("[]").split(",")):
+            loss = _loss_of(word)
+            if named.setdefault(loss, word) != word:
+                raise UserError(
+                    f"losses={value}: {named[loss]} and {word} are two words for one loss ({loss}), and a recipe holds "
+                    "it once; leave one out"
+                )
+
+
+def _loss_of(word: str) -> str:
+    """The key a file of conf/losses writes to: its own name, or what it is another word for."""
+    from omegaconf import OmegaConf
+
+    from palp_lab.composition import conf_folder
+
+    path = conf_folder() / "losses" / f"{word}.yaml"
+    keys = set(OmegaConf.load(path)) - {"defaults"} if path.is_file() else set()
+    if path.is_file() and word not in keys:
+        return next((str(loss) for loss in OmegaConf.load(path).get("defaults", []) if loss != "_self_"), word)
+    return word
+
+
 def _check_targets(node: Any, key: str) -> None:
     from omegaconf import OmegaConf
 

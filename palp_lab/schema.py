@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from palp_lab.build import locate
+from palp_lab.build import check_losses, locate
 from palp_lab.cli_errors import nearest
 from palp_lab.composition import conf_folder
 from palp_lab.types import UserError
@@ -47,6 +47,7 @@ def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
     the alignment's weight. Such keys belong to another choice of the same group; they do not apply. What the command
     line itself says is never dropped, so a mistake there stays an error, and neither is a word no shipped file knows.
     """
+    check_losses(overrides)
     said = {word.lstrip("+~").partition("=")[0] for word in overrides}
     dropped = []
     with open_dict(config):

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from palp_lab.build import build_all
 from palp_lab.composition import compose, conf_folder
 from palp_lab.losses.base import AbstractLoss, StepContext
-from palp_lab.types import Kind, Role
+from palp_lab.types import Kind, Role, UserError
 from tests.losses.toy import gradients, toy_adapter, toy_context
 
 NAMES = sorted(path.stem for path in (conf_folder() / "losses").glob("*.yaml"))
@@ -103,3 +103,15 @@ def test_the_aliases_are_prompt_alignment() -> None:
     dds, sds, palp = (vars(loss_of(name)) for name in ("dds", "sds", "prompt_alignment"))
     assert dds == palp
     assert sds == {**palp, "reference": "noise"}
+
+
+@pytest.mark.parametrize("words", ["[prompt_alignment,sds]", "[reconstruction, dds, sds]"])
+def test_two_words_for_one_loss_are_refused(words: str) -> None:
+    """Hydra would merge them into one node and say nothing."""
+    with pytest.raises(UserError, match=r"are two words for one loss \(prompt_alignment\)") as caught:
+        compose("train", "method=ti_db", f"losses={words}")
+    assert "\n" not in str(caught.value)
+    assert list(compose("train", "method=ti_db", "losses=[sds,reconstruction]").losses) == [
+        "prompt_alignment",
+        "reconstruction",
+    ]
