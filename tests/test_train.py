@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from palp_lab.edits.full import FullEdits
 from palp_lab.edits.key_value import KeyValueEdits
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.edits.none import NoEdits
-from palp_lab.engine import latents
+from palp_lab.engine import gallery, latents
 from palp_lab.engine.settings import (
     Augmentation,
     GallerySettings,
@@ -100,6 +102,33 @@ def test_the_gallery_changes_nothing_that_trains(micro: UNetModel, tmp_path: Pat
     assert all(torch.equal(without[name], with_it[name]) for name in without)
 
 
+def test_the_gallery_is_no_part_of_the_trainings_time(
+    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*given: Any) -> torch.Tensor:
+        time.sleep(0.1)
+        return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+
+    monkeypatch.setattr(gallery, "draw", slowly)
+    began = time.perf_counter()
+    outcome = go(micro, tmp_path, {"reconstruction": Reconstruction()}, how=settings(gallery=2))
+    assert 0 < outcome.cost["seconds"] <= time.perf_counter() - began - 2 * 2 * 3 * 0.1
+
+
+def test_a_gallery_without_memory_is_left_out(
+    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*given: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gallery, "draw", full)
+    with caplog.at_level("WARNING", gallery.__name__):
+        outcome = go(micro, tmp_path, {"reconstruction": Reconstruction()}, how=settings(gallery=1))
+    assert outcome.last.is_file()
+    assert not (tmp_path / "gallery").exists()
+    assert len([record for record in caplog.records if record.name == gallery.__name__]) == 1
+
+
 def test_class_pictures_are_drawn_once_by_the_untrained_model(
     micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +197,14 @@ def test_gradient_checkpointing_acts_while_a_training_asks_for_it(
     for name, tensor in made["off"].items():
         torch.testing.assert_close(made["on"][name], tensor, rtol=1e-4, atol=1e-6)
         assert torch.equal(made["off again"][name], tensor)
+
+
+def test_measuring_gradients_goes_with_checkpointing(micro: UNetModel, tmp_path: Path) -> None:
+    made = []
+    for every in (0, 1):
+        how = replace(settings(max_steps=2, gradient_checkpointing=True), log=LogSettings(1, every, False))
+        made.append(read_adapter(go(micro, tmp_path / str(every), how=how).last)[0])
+    assert all(torch.equal(made[0][name], tensor) for name, tensor in made[1].items())
 
 
 def test_bf16_runs(micro_path: Path, tmp_path: Path) -> None:

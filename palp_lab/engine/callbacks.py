@@ -1,4 +1,4 @@
-"""What happens around the steps: rows of the log, checkpoints, the moving average, the bar."""
+"""What happens around the steps: rows of the log, checkpoints, the moving average."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from palp_lab.engine.personalizer import Personalizer
@@ -90,6 +90,10 @@ class Checkpoints(Callback):
         self.seconds = 0.0
         """Time spent training, over all sittings."""
         self._began = time.perf_counter()
+
+    def leave_out(self, seconds: float) -> None:
+        """Time that was spent on something else."""
+        self.seconds -= seconds
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         self._began = time.perf_counter()
@@ -186,30 +190,6 @@ def read_log(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row.get("step", "").isdigit() and None not in row.values()]
-
-
-class Bar(TQDMProgressBar):
-    """Steps, loss and time to go, refreshed every ten batches. Final."""
-
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=10)
-
-    @property
-    def total_train_batches(self) -> int:
-        """Micro-batches of the whole run: Lightning itself sees an endless stream."""
-        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
-
-    def init_train_tqdm(self) -> Any:
-        bar = super().init_train_tqdm()
-        bar.set_description("training")
-        return bar
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description("training")
-
-    def get_metrics(self, trainer: lightning.Trainer, module: Any) -> dict[str, str]:
-        return {"loss": f"{module.last_loss.item():.4f}"}
 
 
 def forget_peak_memory(device: torch.device) -> None:

@@ -12,9 +12,10 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from palp_lab.engine.callbacks import LAST, Bar, Checkpoints, MovingAverage, StepLog
+from palp_lab.engine.callbacks import LAST, Checkpoints, MovingAverage, StepLog
 from palp_lab.engine.gallery import Gallery
 from palp_lab.engine.personalizer import Personalizer
+from palp_lab.engine.progress import Bar, progress
 from palp_lab.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,10 @@ def fit(
     checkpoints = Checkpoints(folder, how.save_every, keep, about, average)
     callbacks: list[Any] = [*([average] if average else []), checkpoints, StepLog(folder / "log.csv")]
     if how.gallery and settings.gallery.sentences:
-        callbacks.append(Gallery(folder / "gallery", how.gallery, settings.gallery))
-    if settings.log.progress:
-        callbacks.append(Bar())
+        callbacks.append(Gallery(folder / "gallery", how.gallery, settings.gallery, checkpoints.leave_out))
+    shown = progress() if settings.log.progress else None
+    if shown is not None:
+        callbacks.append(shown)
     model = module.adapter.model
     device = model.device
     trainer = lightning.Trainer(
@@ -65,7 +67,7 @@ def fit(
         logger=list(loggers) or False,
         callbacks=callbacks,
         enable_checkpointing=False,
-        enable_progress_bar=settings.log.progress,
+        enable_progress_bar=type(shown) is Bar,
         enable_model_summary=False,
         default_root_dir=folder,
         use_distributed_sampler=False,
@@ -85,11 +87,11 @@ def fit(
 
 
 def _strategy(module: Personalizer) -> str:
-    """Lightning's name of the strategy; where a stage freezes parts, one that does not wait for their gradients."""
+    """Lightning's name of the strategy; for several processes one that does not wait for gradients that never come:
+    those of a part that a stage freezes, of a layer that no loss reaches."""
     how = module.settings.trainer
     name = "ddp" if how.strategy == "auto" and how.devices > 1 else how.strategy
-    frozen = len(module.stages.rows) > 1
-    return f"{name}_find_unused_parameters_true" if frozen and name.startswith("ddp") else name
+    return f"{name}_find_unused_parameters_true" if name.startswith("ddp") and "unused" not in name else name
 
 
 def _check(path: Path, module: Personalizer) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,22 @@ from palp_lab.engine.pictures import draw
 from palp_lab.engine.settings import GallerySettings
 from palp_lab.losses.base import personal_text
 
+logger = logging.getLogger(__name__)
+
 
 class Gallery(Callback):
     """A sheet of pictures every so many steps: a row per sentence, a column per seed; gallery/step_000100.png. Final.
 
-    Draws from its own generators only and changes nothing that trains. Shows the weights themselves, not their average.
+    Draws from its own generators only, one picture at a time, and changes nothing that trains. Shows the weights
+    themselves, not their average. Where memory runs out it says so and draws no more. `leave_out` is told the seconds
+    it took.
     """
 
-    def __init__(self, folder: Path, every: int, how: GallerySettings) -> None:
+    def __init__(self, folder: Path, every: int, how: GallerySettings, leave_out: Callable[[float], None]) -> None:
         self.folder = folder
         self.every = every
         self.how = how
+        self.leave_out = leave_out
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -33,16 +42,29 @@ class Gallery(Callback):
         step = trainer.global_step
         if not stepped(trainer, batch_idx) or step % self.every or not trainer.is_global_zero:
             return
-        how, rows = self.how, []
+        began = time.perf_counter()
+        try:
+            sheet = self._sheet(module)
+        except torch.OutOfMemoryError:
+            logger.warning("gallery: no memory for a picture beside the training; none are drawn (trainer.gallery=0)")
+            self.every = sys.maxsize
+            return
+        self._keep(trainer, sheet, step)
+        self.leave_out(time.perf_counter() - began)
+
+    def _sheet(self, module: Any) -> Image.Image:
+        how, model, rows = self.how, module.adapter.model, []
         for sentence in how.sentences:
             with torch.no_grad():
-                cond = personal_text(module.adapter, [sentence] * len(how.seeds))
-            pictures = draw(module.adapter.model, cond, how.seeds, how.scheduler, how.steps, how.guidance)
-            rows.append(torch.cat(list(pictures), dim=-1))
-        sheet = Image.fromarray(torch.cat(rows, dim=-2).permute(1, 2, 0).numpy())
+                cond = personal_text(module.adapter, [sentence])
+            row = [draw(model, cond, [seed], how.scheduler, how.steps, how.guidance)[0] for seed in how.seeds]
+            rows.append(torch.cat(row, dim=-1))
+        return Image.fromarray(torch.cat(rows, dim=-2).permute(1, 2, 0).numpy())
+
+    def _keep(self, trainer: lightning.Trainer, sheet: Image.Image, step: int) -> None:
         path = self.folder / f"step_{step:06d}.png"
         write_whole(path, lambda part: sheet.save(part, "PNG"))
         for logger in trainer.loggers:
             show = getattr(logger, "log_image", None)
             if show is not None:
-                show(key="gallery", images=[sheet], step=step, caption=[" | ".join(how.sentences)])
+                show(key="gallery", images=[sheet], step=step, caption=[" | ".join(self.how.sentences)])

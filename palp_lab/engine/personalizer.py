@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +12,9 @@ from torch import Tensor, nn
 from palp_lab.adapter import Adapter
 from palp_lab.engine.feed import Draw, Feed
 from palp_lab.engine.gradients import at_prediction, between_losses, total_norm
+from palp_lab.engine.ranks import mean_over, not_finite
 from palp_lab.engine.settings import RunSettings
+from palp_lab.engine.signature import signature
 from palp_lab.engine.stages import Stages
 from palp_lab.losses.base import AbstractLoss, StepContext, personal_text
 from palp_lab.losses.passes import Pass
@@ -114,9 +114,8 @@ class Personalizer(lightning.LightningModule):
         ctx = StepContext(self.adapter, passes, self.run_seed, step, self.target)
         logs = step == 0 or (step + 1) % self.settings.log.every == 0 or self._measures(step)
         values = {name: loss(ctx) for name, loss in self.losses.items() if loss.weight or logs}
-        for name, value in values.items():
-            if not torch.isfinite(value):
-                raise UserError(self._diverged(f"losses.{name} is {value.item()}"))
+        if wrong := not_finite(values, self.trainer.world_size):
+            self._stop("losses.{} is {}".format(*wrong))
         total = self._weighted_sum(values)
         if batch_idx % self.settings.trainer.accumulate == 0:
             self.row = {}
@@ -128,8 +127,9 @@ class Personalizer(lightning.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         norm = total_norm(self.trained)
         if not torch.isfinite(norm):
-            raise UserError(self._diverged(f"the gradient is {norm.item()}"))
+            self._stop(f"the gradient is {norm.item()}")
         if self.row:
+            self.row = mean_over(self.row, self.trainer.world_size, norm.device)
             self.row["gradient"] = norm.item()
         self._check_alive()
 
@@ -196,8 +196,11 @@ class Personalizer(lightning.LightningModule):
                     "look at losses, captions and tokens.phrase"
                 )
 
-    def _diverged(self, what: str) -> str:
-        return (
+    def _stop(self, what: str) -> None:
+        """Ends a run whose numbers are not finite. Every process comes here; the first one says so."""
+        if self.global_rank:
+            raise SystemExit(0)  # another status would make Lightning kill the first before it has spoken
+        raise UserError(
             f"training stopped at step {self.global_step + 1}: {what}; the last checkpoint is kept; "
             "lower optimizer.lr (or optimizer.token_lr), or the loss's weight"
         )
@@ -205,40 +208,3 @@ class Personalizer(lightning.LightningModule):
 
 def _any_gradient(parameters: Iterable[nn.Parameter]) -> bool:
     return any(p.grad is not None and bool(p.grad.any()) for p in parameters)
-
-
-def plain(part: nn.Module) -> dict[str, Any]:
-    """What a part was told in words and numbers (phrase, alpha), and its kind."""
-    kept = {k: v for k, v in vars(part).items() if not k.startswith("_") and isinstance(v, str | int | float | tuple)}
-    return {"kind": type(part).__name__, **kept}
-
-
-def signature(module: Personalizer) -> str:
-    """Hash of what a checkpoint may not be continued under another value of; the number of steps may grow."""
-    trainer = {
-        k: v
-        for k, v in vars(module.settings.trainer).items()
-        if k in {"batch_size", "accumulate", "gradient_clip", "precision", "ema"}
-    }
-    losses = {
-        name: {k: v for k, v in vars(loss).items() if not k.startswith("_")} for name, loss in module.losses.items()
-    }
-    shapes = {name: list(p.shape) for name, p in module.adapter.parts()}
-    what: list[Any] = [
-        module.run_seed,
-        module.target,
-        trainer,
-        vars(module.settings.optimizer),
-        vars(module.settings.augment),
-        losses,
-        shapes,
-    ]
-    what += [
-        module.adapter.concept.digest,
-        module.stages.rows,
-        plain(module.adapter.tokens),
-        plain(module.adapter.edits),
-        module.adapter.model.fingerprint,
-        {role: feed.sentences for role, feed in module.feeds.items()},
-    ]
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()

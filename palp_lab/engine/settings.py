@@ -19,7 +19,7 @@ class TrainerSettings:
     ema: float | None = None
     gradient_checkpointing: bool = False
     save_every: int = 100
-    gallery: int = 0
+    gallery: int = 250
     devices: int = 1
     strategy: str = "auto"
 
@@ -27,6 +27,8 @@ class TrainerSettings:
         for name in ("max_steps", "batch_size", "accumulate", "save_every", "devices"):
             if getattr(self, name) < 1:
                 raise UserError(f"trainer.{name}={getattr(self, name)}: must be at least 1")
+        if self.gallery < 0:
+            raise UserError(f"trainer.gallery={self.gallery}: must be a number of steps, or 0 for no pictures")
         if self.batch_size % (self.accumulate * self.devices):
             raise UserError(
                 f"trainer.batch_size={self.batch_size}: cannot be split among accumulate={self.accumulate} "
@@ -63,7 +65,7 @@ class LogSettings:
     """Steps between rows of the log, between parameter-gradient norms (0: never), and whether a bar is shown."""
 
     every: int = 1
-    gradients_every: int = 0
+    gradients_every: int = 50
     progress: bool = True
 
     def __post_init__(self) -> None:

@@ -12,8 +12,9 @@ from palp_lab.types import Capability, Role, UserError
 class KeyLocking(AbstractLoss):
     """Mean over rows and cross-attention sites of |K(concept) - K0(superclass)|^2 / |K0(superclass)|^2. Final.
 
-    K is the personalized model's key at the concept's last position in the caption, K0 the base model's at the class
-    word in the caption's clean twin. Usable with learned words and with edits of the keys (lora, key_value, full).
+    K is the personalized model's key at the concept's last position in the caption, K0 the base model's at the last
+    piece of the class word in the caption's clean twin (of its last occurrence, should the caption name it twice).
+    Usable with learned words and with edits of the keys (lora, key_value, full).
 
     Source: ours, a soft form of the key locking of Perfusion, arXiv 2305.01644, section 4.1.
     Differs from the paper: there the keys are replaced, here they are drawn near.

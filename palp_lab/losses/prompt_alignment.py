@@ -7,7 +7,7 @@ the target of the one pass that has a graph: no other pass is differentiated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -77,11 +77,7 @@ class PromptAlignment(AbstractLoss):
         ):
             if value not in choices:
                 raise UserError(f"{key}.{name}={value}: must be {' or '.join(choices)}")
-        low, high = align_t_range
-        if not 0 <= low < high <= 1:
-            raise UserError(
-                f"{key}.align_t_range={list(align_t_range)}: must be two shares of the clock, 0 <= low < high <= 1"
-            )
+        low, high = _share_of_clock(align_t_range, f"{key}.align_t_range")
         self.weight = weight
         self.reference = reference
         self.alpha = alpha
@@ -151,3 +147,10 @@ class PromptAlignment(AbstractLoss):
         if not self.align_updates_embedding and data.cond.tokens.requires_grad:
             raw = ctx.model.predict(data.x_t, data.t, data.cond.detach()).raw
         return raw.to(torch.promote_types(raw.dtype, torch.float32))
+
+
+def _share_of_clock(given: Sequence[float], key: str) -> tuple[float, float]:
+    """Two shares of the clock. Raises UserError for anything else."""
+    if isinstance(given, Sequence) and len(given) == 2 and 0 <= given[0] < given[1] <= 1:
+        return given[0], given[1]
+    raise UserError(f"{key}={given}: must be two shares of the clock, 0 <= low < high <= 1, e.g. [0.1, 0.9]")

@@ -33,6 +33,7 @@ def train(tmp_path: Path) -> Train:
         lr: float = 1e-2,
         flip: float = 0.5,
         given: Mapping[str, Any] | None = None,
+        show: bool = False,
         **trainer: Any,
     ) -> TrainingOutcome:
         how = {"max_steps": 6, "batch_size": 4, "save_every": 2, **trainer}
@@ -46,7 +47,7 @@ def train(tmp_path: Path) -> Train:
             settings=RunSettings(
                 TrainerSettings(**how),
                 OptimizerSettings(lr=lr, token_lr=token_lr),
-                LogSettings(log_every, gradients_every, False),
+                LogSettings(log_every, gradients_every, show),
                 Augmentation(variants, flip, 1.0),
             ),
             **{"captions": ["a photo of {}", "a close-up of {}"], "target": "a sketch of {} in Paris", **(given or {})},

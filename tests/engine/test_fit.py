@@ -15,7 +15,7 @@ import torch
 from palp_lab.adapter import read_adapter
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.engine import callbacks
-from palp_lab.engine.personalizer import plain
+from palp_lab.engine.signature import plain
 from palp_lab.losses.prompt_alignment import PromptAlignment
 from palp_lab.losses.reconstruction import Reconstruction
 from palp_lab.tokens.learned import LearnedTokens

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from palp_lab.adapter import read_adapter
 from palp_lab.engine.personalizer import Personalizer
+from palp_lab.engine.settings import LogSettings
 from palp_lab.losses.base import AbstractLoss, StepContext
 from palp_lab.losses.prior_preservation import PriorPreservation
 from palp_lab.losses.prompt_alignment import PromptAlignment
@@ -109,6 +110,16 @@ def test_the_log_says_what_each_loss_pulls(train: Any) -> None:
         assert float(row["gradient"]) > 0
     assert [bool(row["cosine/reconstruction~prompt_alignment"]) for row in logged] == [False, True] * 3
     assert all(abs(float(row["cosine/reconstruction~prompt_alignment"])) <= 1 + 1e-9 for row in logged[1::2])
+
+
+@pytest.mark.parametrize("how", [{}, {"accumulate": 2}, {"gradient_clip": 1e-3}], ids=str)
+def test_measuring_gradients_changes_no_weight(train: Any, how: dict[str, Any]) -> None:
+    losses = {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment(weight=0.5)}
+    assert same(train(losses, **how), train(losses, gradients_every=1, **how))
+
+
+def test_gradients_are_measured_by_default() -> None:
+    assert LogSettings().gradients_every == 50
 
 
 def test_rows_only_as_often_as_asked(train: Any) -> None:

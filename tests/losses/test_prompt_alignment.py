@@ -207,6 +207,9 @@ def test_other_losses_leave_its_draws_alone(other: object) -> None:
         ("noise", "new"),
         ("align_t", "other"),
         ("align_t_range", (0.9, 0.1)),
+        ("align_t_range", [0.1]),
+        ("align_t_range", [0.1, 0.2, 0.3]),
+        ("align_t_range", 0.1),
         ("clean", "a cat"),
     ],
 )

@@ -1,0 +1,33 @@
+"""What the processes of one run tell each other beside gradients: whether all goes well, and what is logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+WRONG = (0.0, math.inf, -math.inf, math.nan)
+
+
+def not_finite(values: Mapping[str, Tensor], processes: int) -> tuple[str, float] | None:
+    """The first of several scalars that is not finite in one of the run's processes, and what it is there.
+
+    All processes get the same answer, so that none goes on alone and waits for the others for ever.
+    """
+    numbers = torch.stack([value.detach().float() for value in values.values()])
+    codes = numbers.isposinf().int() + 2 * numbers.isneginf().int() + 3 * numbers.isnan().int()
+    if processes > 1:
+        torch.distributed.all_reduce(codes, torch.distributed.ReduceOp.MAX)
+    return next(((name, WRONG[code]) for name, code in zip(values, codes.tolist(), strict=True) if code), None)
+
+
+def mean_over(row: Mapping[str, float], processes: int, device: torch.device) -> dict[str, float]:
+    """Numbers averaged over the run's processes: each has seen its share of the batch."""
+    if processes == 1:
+        return dict(row)
+    numbers = torch.tensor(list(row.values()), dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(numbers)
+    return dict(zip(row, (numbers / processes).tolist(), strict=True))
