@@ -136,8 +136,6 @@ class AbstractModel(ABC):
     """The text encoders an edit can train (`.encoder` of each), in the order of the pipeline's text_encoder, _2."""
     edited_text: Callable[[], AbstractContextManager[None]] | None = None
     """While an edit of the text encoders is attached and enabled: opens a block in which they are bitwise the base."""
-    texts: tuple[Any, ...] = ()
-    """The text encoders with their tokenizers, in the order of `Words.ids`."""
     scheduler_config: dict[str, Any]
     """The configuration of the pipeline's own scheduler."""
 

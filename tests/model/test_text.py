@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from palp_lab.model.text import ClipText, overlay, pack
 from palp_lab.model.sdxl import SdxlModel
+from palp_lab.model.text import ClipText, overlay, pack
 from palp_lab.model.unet import UNetModel
 from palp_lab.tokens.learned import LearnedTokens
 from palp_lab.types import UserError
