@@ -51,6 +51,9 @@ def test_a_cell_leaves_what_it_promises(micro_lab: MicroLab, output: Path) -> No
     result = load_result(folder / RESULT)
     assert {record.step for record in result.records} == {2, 4}
     assert {bound.name for bound in result.bounds} >= {"class_word", "described", "true_renders", "training_photos"}
+    assert result.data is not None
+    read = result.data["text"]
+    assert read["word"] == result.data["superclass"] and read["anchor"] == [read["pieces"][0][-1]]
     for record in result.records:
         assert all((folder / image).is_file() for image in record.images)
         assert len(record.images) == len(record.picture_seeds) == 2
