@@ -93,7 +93,7 @@ def export_adapter(
     learned = Learned(adapter, dtype or torch.float32)
     chosen = _chosen(learned.formats, learned.usual_formats, format)
     folder.mkdir(parents=True, exist_ok=True)
-    text = card(Subject(adapter, about or {}, chosen), result)
+    text = card(Subject(adapter, about or {}, chosen, learned.edited), result)
     written = [learned.write(name, folder) for name in chosen]
     write_text(folder / CARD, text)
     adapter.detach()

@@ -60,15 +60,15 @@ def open_saved(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any],
 def _import(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any], dict[str, Any], list[Path]]:
     from omegaconf import OmegaConf
 
-    from palp_lab.formats.imported import Naming, files_of, import_adapter
+    from palp_lab.formats.imported import Naming, import_adapter, read_contents
     from palp_lab.parts import open_model
 
-    files = files_of(path)
+    contents = read_contents(path)  # before the model is opened: a wrong file is said at once
     naming = Naming(config.imported.trigger, config.imported.superclass)
     model = open_model(config)
-    tensors, about = import_adapter(path, model, naming)
+    tensors, about = import_adapter(path, contents, model, naming)
     about["model"] = OmegaConf.to_container(config.model, resolve=True)
-    return _assemble(model, about), tensors, about, files
+    return assemble(model, about), tensors, about, [content.path for content in contents]
 
 
 def rebuild(about: Mapping[str, Any], device: str = "cpu", dtype: str = "float32") -> Adapter:
@@ -89,10 +89,11 @@ def rebuild(about: Mapping[str, Any], device: str = "cpu", dtype: str = "float32
             f"model.path={dict(about['model']).get('path')}: holds other weights than the adapter was trained on; "
             "give back the old folder, or train again"
         )
-    return _assemble(model, about)
+    return assemble(model, about)
 
 
-def _assemble(model: Any, about: Mapping[str, Any]) -> Adapter:
+def assemble(model: Any, about: Mapping[str, Any]) -> Adapter:
+    """The untrained adapter a description speaks of, attached to a model that is open."""
     import torch
     from omegaconf import OmegaConf
 

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from palp_lab.diffusion.sampler import sample
 from palp_lab.export import export_adapter
-from palp_lab.formats.writing import EMBEDDING
+from palp_lab.formats.card import find_result
+from palp_lab.formats.writing import EMBEDDING, KOHYA
 from palp_lab.model.base import TextCond
 from palp_lab.model.unet import UNetModel
-from palp_lab.saved_adapters import find_adapter, rebuild
+from palp_lab.saved_adapters import rebuild
+from palp_lab.study.result import MetricValue, Protocol, Record, Result, load_result, save_result
 from palp_lab.types import UserError
 from tests.contracts.parts import adapter, train_a_little
 from tests.micro import build
@@ -26,7 +29,8 @@ SENTENCE = "a sketch of {} in paris"
 def draw(one, guidance: float = 5.0) -> torch.Tensor:
     """Pictures of a sentence with the adapter on, by our loop."""
     model = one.model
-    cond, empty = one.encode([SENTENCE]), model.base_text([""])
+    with torch.no_grad():
+        cond, empty = one.encode([SENTENCE]), model.unconditional(1)
     noise = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(4))
 
     def predict(x_t: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +53,43 @@ def test_lora_and_embedding_are_written_with_alpha_and_a_card(micro: UNetModel, 
     card = (tmp_path / "README.md").read_text()
     for line in ('from_pretrained("owner/name")', "load_lora_weights", "load_textual_inversion", SENTENCE, "<v>"):
         assert line in card
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "owner/name" and front["license"] is None and "lora" in front["tags"]
+    assert "Not measured" in card
+
+
+def test_a_card_tells_the_protocol_and_the_scores(micro: UNetModel, tmp_path: Path) -> None:
+    cell = tmp_path / "cell"
+    result = result_of({SENTENCE: 0.25, "a photo of {}": 0.5, "a photo of a dog": 0.75}, target=SENTENCE)
+    save_result(result, cell / "result.json")
+    (cell / "adapter").mkdir()
+    found = find_result(cell / "adapter" / "adapter.safetensors")
+    assert found == find_result(cell) == cell / "result.json"
+    export_adapter(adapter(micro, edits="none"), tmp_path / "out", {"step": 5}, result=load_result(found))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Protocol `micro`, version 1; means over n prompts at step 5." in card
+    assert "| text_alignment | 0.250 (n = 1) | 0.500 (n = 1) | 0.750 (n = 1) |" in card
+    assert "0.900" not in card, "another step's"
+
+
+def result_of(values: dict[str, float], target: str) -> Result:
+    records = [
+        Record(step, prompt, {"text_alignment": MetricValue("image", value if step == 5 else 0.9, None, 1)},
+               target=target, own_target=prompt == target)
+        for step in (2, 5)
+        for prompt, value in values.items()
+    ]  # fmt: skip
+    axes = {"method": "palp", "dataset": "tiny", "concept": "mia", "model": "micro", "train_seed": 0}
+    return Result("run", axes, tuple(records), protocol=Protocol("micro", "1"))
+
+
+def test_tensors_are_as_small_as_they_are_asked_for(micro: UNetModel, tmp_path: Path) -> None:
+    one = adapter(micro, rank=2)
+    export_adapter(one, tmp_path, format=["kohya", "embedding"], dtype=torch.float16)
+    tensors = load_file(tmp_path / KOHYA)
+    assert {value.dtype for value in tensors.values()} == {torch.float16}
+    assert all(name.startswith("lora_unet_") for name in tensors)
+    assert load_file(tmp_path / EMBEDDING)["<v>"].dtype == torch.float32
 
 
 def test_per_site_vectors_say_that_diffusers_has_no_loader(micro: UNetModel, tmp_path: Path) -> None:
@@ -59,27 +100,14 @@ def test_per_site_vectors_say_that_diffusers_has_no_loader(micro: UNetModel, tmp
 
 
 def test_a_format_the_recipe_cannot_give_names_those_it_can(micro: UNetModel, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="gives embedding, pipeline"):
+    with pytest.raises(UserError, match="format=lora: this recipe gives custom_diffusion, embedding, pipeline"):
         export_adapter(adapter(micro, edits="key_value"), tmp_path, format="lora")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_recipe_that_learns_nothing_is_refused(micro: UNetModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="learns nothing"):
         export_adapter(adapter(micro, tokens="rare", edits="none"), tmp_path)
-
-
-def test_adapters_are_found_in_the_folders_people_give(tmp_path: Path) -> None:
-    for number in (50, 100):
-        path = tmp_path / "adapters" / f"step_{number:06d}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"")
-    assert find_adapter(tmp_path).name == "step_000100.safetensors"
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter.safetensors").write_bytes(b"")
-    assert find_adapter(tmp_path).name == "adapter.safetensors"
-    assert find_adapter(path) == path
-    with pytest.raises(UserError, match=r"adapter\.safetensors"):
-        find_adapter(tmp_path / "nowhere")
 
 
 def about_of(path: Path, tokens: str, edits: str) -> dict[str, object]:
@@ -136,26 +164,25 @@ save_file(found, sys.argv[3])
 """
 
 PLAIN_DIFFUSERS = """
-import json, sys
+import json, os, re, sys
 from pathlib import Path
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
-from safetensors.torch import load_file, save_file
+from diffusers import DDIMScheduler
+from safetensors.torch import save_file
 found = {}
-for name, prompt in json.loads(sys.argv[2]).items():
-    folder = Path(sys.argv[1]) / name / "out"
-    base = folder / "pipeline" if (folder / "pipeline").exists() else sys.argv[4]
-    pipe = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, requires_safety_checker=False)
-    if (folder / "pytorch_lora_weights.safetensors").exists():
-        pipe.load_lora_weights(folder)
-    if (folder / "learned_embeds.safetensors").exists():
-        pipe.load_textual_inversion(folder / "learned_embeds.safetensors")
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
-    found[name] = pipe(
-        prompt, latents=noise, num_inference_steps=5, guidance_scale=5.0, output_type="latent"
-    ).images
-save_file(found, sys.argv[3])
+for name, (folder, prompt, shape) in json.loads(sys.argv[1]).items():
+    os.chdir(folder)
+    for i, block in enumerate(re.findall("```python\\n(.*?)```", Path("README.md").read_text(), re.S)):
+        said = {}
+        exec("\\n".join(block.strip().splitlines()[:-1]), said)
+        pipe = said["pipe"]
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(4))
+        found[f"{name}/{i}"] = pipe(
+            prompt, latents=noise, num_inference_steps=5, guidance_scale=5.0, output_type="latent"
+        ).images
+assert "palp_lab" not in sys.modules
+save_file(found, sys.argv[2])
 """
 
 
@@ -195,23 +222,46 @@ def test_a_new_process_draws_the_same_picture_from_a_saved_adapter(micro_path: P
     assert len({tuple(picture.flatten()[:8].tolist()) for picture in wanted.values()}) == len(wanted)
 
 
-@pytest.mark.slow
-def test_plain_diffusers_draws_our_picture_from_each_export(micro_path: Path, tmp_path: Path) -> None:
-    from palp_lab.adapter import read_adapter
+EXPORTS = {
+    ("learned", "lora", False): 4,
+    ("learned", "lora", True): 4,
+    ("learned", "none", False): 2,
+    ("rare", "full", True): 1,
+    ("learned", "key_value", False): 2,
+}
+"""Recipes, with or without the text encoder, and in how many ways their cards load them."""
 
-    pairs = [("learned", "lora"), ("learned", "none"), ("rare", "full"), ("learned", "key_value")]
-    wanted = saved(micro_path, tmp_path, pairs)
-    prompts = {}
-    for name in wanted:
-        tensors, about = read_adapter(tmp_path / name / "adapter.safetensors")
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_what_the_card_says_draws_our_picture(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Every format, loaded by the lines of its own card in a process that knows diffusers and peft alone."""
+    path = request.getfixturevalue("micro_path" if family == "sd" else "micro_sdxl_path")
+    wanted, jobs = {}, {}
+    for (tokens, edits, text), ways in EXPORTS.items():
+        name, about = f"{tokens}-{edits}-{text}", about_of(path, tokens, edits)
+        about["edits"] |= {"text_encoder": True} if text else {}  # type: ignore[operator]
+        about["edits"] |= {"rank": 2, "alpha": 3.0, "targets": WIDE} if edits == "lora" else {}  # type: ignore[operator]
+        about["tokens"] |= {"num_vectors": 2} if tokens == "learned" else {}  # type: ignore[operator]
         one = rebuild(about)
-        one.load_tensors(tensors)
-        prompts[name] = one.concept.fill(SENTENCE, one.tokens.call(one.concept))
-        export_adapter(one, tmp_path / name / "out", about)
-    run(PLAIN_DIFFUSERS, tmp_path, json.dumps(prompts), tmp_path / "found.safetensors", micro_path)
+        train_a_little(one)
+        with one.off():
+            base = draw(one)
+        wanted[name] = draw(one)
+        if edits != "none":
+            assert float((wanted[name] - base).abs().max()) > 0.02
+        prompt = one.concept.fill(SENTENCE, one.tokens.call(one.concept))
+        export_adapter(one, tmp_path / name, about, "all")
+        assert (tmp_path / name / "README.md").read_text().count("```python") == ways
+        jobs[name] = (str(tmp_path / name), prompt, one.model.latent_shape)
+    run(PLAIN_DIFFUSERS, json.dumps(jobs), tmp_path / "found.safetensors")
     found = load_file(tmp_path / "found.safetensors")
-    for name, picture in wanted.items():
-        torch.testing.assert_close(found[name], picture, rtol=1e-3, atol=1e-4, msg=name)
+    assert len(found) == sum(EXPORTS.values())
+    for name, picture in found.items():
+        torch.testing.assert_close(picture, wanted[name.split("/")[0]], rtol=1e-3, atol=1e-4, msg=name)
+
+
+WIDE = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "proj_in", "ff.net.2"]
 
 
 def test_a_foreign_safetensors_file_is_no_adapter(tmp_path: Path) -> None:

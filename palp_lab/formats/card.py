@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.formats.custom_diffusion_files import FILE as CUSTOM_DIFFUSION
-from palp_lab.formats.writing import EMBEDDING, KOHYA
+from palp_lab.formats.writing import EMBEDDING, KOHYA, loads_words
 
 if TYPE_CHECKING:
     from palp_lab.adapter import Adapter
@@ -28,11 +28,13 @@ PLACES = ("own target", "other prompts", "without the concept")
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card speaks of: an adapter, its description, and the formats that lie beside the card."""
+    """What a card speaks of: an adapter, its description, the formats that lie beside the card, and whether the
+    network itself is edited."""
 
     adapter: Adapter
     about: Mapping[str, Any]
     formats: Sequence[str]
+    edited: bool
 
     @property
     def call(self) -> str:
@@ -52,11 +54,6 @@ class Subject:
     @property
     def pipeline(self) -> str:
         return self.adapter.model.pipeline
-
-    @property
-    def words(self) -> list[str]:
-        """Learned words that loaders of embeddings take: not those by cross-attention site."""
-        return [word for word in self.adapter.tokens.words() if word == self.adapter.concept.placeholder]
 
 
 def card(subject: Subject, result: Result | None = None) -> str:
@@ -108,38 +105,49 @@ def _loading(subject: Subject) -> list[str]:
         note = f"`{KOHYA}` is for ComfyUI (`models/loras`) and A1111 (`models/Lora`); diffusers reads it too:"
         sections.append((note, [f'pipe.load_lora_weights("{KOHYA}")', *embedding]))
     if "peft" in subject.formats:
-        lines = ["from peft import PeftModel", 'pipe.unet = PeftModel.from_pretrained(pipe.unet, "peft/unet")']
-        sections.append(("With peft:", [*lines, *embedding]))
+        lines = [*embedding, "from peft import PeftModel"]  # words first: a model of peft takes none
+        for part in (subject.adapter.model.denoiser_part, *subject.adapter.edits.text_lora()):
+            lines.append(f'pipe.{part} = PeftModel.from_pretrained(pipe.{part}, "peft/{part}")')
+        sections.append(("With peft:", lines))
     if "custom_diffusion" in subject.formats:
         note = "Custom Diffusion's weights; without `_pipeline` diffusers 0.42 reads the file and changes nothing:"
         line = f'pipe.unet.load_attn_procs(".", weight_name="{CUSTOM_DIFFUSION}", _pipeline=pipe)'
         sections.append((note, [line, *embedding]))
-    if "pipeline" in subject.formats:
-        sections.append(("The merged pipeline holds everything, learned words included:", None))
-    if not sections and embedding:
+    if embedding and not sections and not subject.edited:
         sections.append(("", embedding))
+    if "pipeline" in subject.formats:
+        words = " and the learned word" if loads_words(subject.adapter) else ""
+        sections.append(
+            (f"The merged pipeline holds the edit{words}:" if subject.edited else "A whole pipeline:", None)
+        )
     written = ["## Load"] if sections else []
     for note, code in sections:
         written += [note] if note else []
         written.append(_code(subject, code))
-    if "embedding" in subject.formats and not subject.words:
+    if "embedding" in subject.formats and not loads_words(subject.adapter):
+        kind = "one vector per cross-attention site (P+)"
+        if subject.adapter.concept.placeholder in subject.adapter.tokens.words():
+            kind = "the word's vectors for every text encoder"
         written.append(
-            f"`{EMBEDDING}` holds one vector per cross-attention site (P+); diffusers has no loader for such files, "
-            "kohya's XTI script reads those of Stable Diffusion 1.x and 2.x, `palp-lab generate` all."
+            f"`{EMBEDDING}` holds {kind}; diffusers has no loader for such files, `palp-lab generate` reads them."
         )
+    if subject.edited and list(subject.formats) == ["embedding"]:
+        written.append(f"`{EMBEDDING}` is the word alone: the network was edited as well, export that too.")
     return written
 
 
 def _embedding_lines(subject: Subject) -> list[str]:
-    if not subject.words:
+    if not loads_words(subject.adapter):
         return []
     if len(subject.adapter.model.pieces("a")) == 1:
         return [f'pipe.load_textual_inversion("{EMBEDDING}")']
-    word = subject.words[0]
+    word = subject.adapter.concept.placeholder
     lines = ["from safetensors.torch import load_file", f'words = load_file("{EMBEDDING}")']
     for key, end in (("clip_l", ""), ("clip_g", "_2")):
         own = f"text_encoder=pipe.text_encoder{end}, tokenizer=pipe.tokenizer{end}"
         lines.append(f'pipe.load_textual_inversion(words["{key}"], token="{word}", {own})')
+    lines.append("# Or the new word, whose id is the highest, would be taken for the end of the prompt:")
+    lines.append("pipe.text_encoder_2.text_model.eos_token_id = pipe.tokenizer_2.eos_token_id")
     return lines
 
 

@@ -21,7 +21,7 @@ def trained(names: Iterable[str], sites: Sequence[str]) -> tuple[str, ...]:
     """What of every cross-attention a set of weights holds, where it is just what Custom Diffusion trains; else ()."""
     names = set(names)
     for kinds in (ALWAYS, ALWAYS + WITH_CROSSATTN):
-        if names == {f"{site}.{kind}" for site in sites for kind in kinds}:
+        if names and names == {f"{site}.{kind}" for site in sites for kind in kinds}:
             return kinds
     return ()
 

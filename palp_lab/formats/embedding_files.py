@@ -11,8 +11,8 @@ from palp_lab.types import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLIP = ("clip_l", "clip_g")
-"""Keys of SDXL's embedding files, in the order of its text encoders."""
+CLIP = ("clip_l", "clip_g", "t5xxl")
+"""Keys of embedding files for models with several text encoders (SDXL, Stable Diffusion 3), in their order."""
 MADE_FOR = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "SDXL's second text encoder"}
 """Bases by the width of their word vectors."""
 
@@ -85,6 +85,6 @@ def _checked(where: str, found: Mapping[str, Tensor], widths: Sequence[int]) -> 
 
 
 def to_embedding(name: str, vectors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The content of an embedding file: `{word: vectors}`, or SDXL's two keys."""
+    """The content of an embedding file: `{word: vectors}`, or a key for each of several text encoders."""
     own = [value.detach().cpu().float().contiguous() for value in vectors]
-    return {name: own[0]} if len(own) == 1 else dict(zip(CLIP, own, strict=True))
+    return {name: own[0]} if len(own) == 1 else dict(zip(CLIP, own, strict=False))

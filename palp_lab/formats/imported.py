@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,17 +44,33 @@ class Found:
     by_site: dict[str, Tensor] = field(default_factory=dict)
 
 
-def import_adapter(path: Path, model: AbstractModel, naming: Naming) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of an adapter of ours that does what the files do, and the description of how to build it (without
-    its base model).
+@dataclass(frozen=True)
+class Content:
+    """A file of another tool: its tensors by name, its header, and the configuration of peft that lies beside it."""
+
+    path: Path
+    data: Mapping[str, Any]
+    header: Mapping[str, str]
+    peft: Mapping[str, Any] | None = None
+
+
+def read_contents(path: Path) -> list[Content]:
+    """The files a path means: itself, or those of a folder. Raises UserError for what is missing or damaged."""
+    return [Content(file, *read_weights(file), peft) for file, peft in _files(path)]
+
+
+def import_adapter(
+    path: Path, contents: Sequence[Content], model: AbstractModel, naming: Naming
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of an adapter of ours that does what the files of `path` do, and the description of how to build it
+    (without its base model).
 
     Raises:
-        UserError: in one line, for files that are damaged, of another kind or base, or do not say how their subject is
-            called.
+        UserError: in one line, for files of another kind or base, or that do not say how their subject is called.
     """
     found = Found()
-    for file, peft in _files(path):
-        _add(found, file, peft, model)
+    for content in contents:
+        _add(found, content, model)
     tokens, placeholder, tensors = _tokens(path, found, naming, model)
     edits = _edits(path, found, model, tensors)
     about = {
@@ -66,11 +82,6 @@ def import_adapter(path: Path, model: AbstractModel, naming: Naming) -> tuple[di
         "imported": path.name,
     }
     return tensors, about
-
-
-def files_of(path: Path) -> list[Path]:
-    """The files an imported adapter is read from."""
-    return [file for file, _ in _files(path)]
 
 
 def _files(path: Path) -> list[tuple[Path, dict[str, Any] | None]]:
@@ -109,13 +120,12 @@ def _peft_config(folder: Path) -> dict[str, Any] | None:
     return dict(config)
 
 
-def _add(found: Found, file: Path, peft: Mapping[str, Any] | None, model: AbstractModel) -> None:
-    """Reads one file into what was found so far."""
-    from palp_lab.model.pipeline import TEXT_ENCODERS, adaptable_layers
+def _add(found: Found, content: Content, model: AbstractModel) -> None:
+    """Adds what one file holds to what was found so far."""
+    from palp_lab.model.pipeline import adaptable_layers
     from palp_lab.model.sites import site_names
 
-    where = str(file)
-    data, header = read_weights(file)
+    where, data, header = str(content.path), content.data, content.header
     if is_custom_diffusion(data):
         layers = adaptable_layers(model)["denoiser"]
         weights, words = read_custom_diffusion(where, data, layers, [site.path for site in model.sites])
@@ -128,7 +138,7 @@ def _add(found: Found, file: Path, peft: Mapping[str, Any] | None, model: Abstra
         config: Any = getattr(model.base, "config", {})
         blocks = config.get("layers_per_block") if model.denoiser_part == "unet" else None
         known = Layers(f"model.path={model_name(model)}", adaptable_layers(model), blocks)
-        updates = read_lora(where, data, header, known, peft)
+        updates = read_lora(where, data, header, known, content.peft)
         _once(where, found.weights or found.updates.keys() & updates.keys())
         found.updates |= updates
     elif data and set(data) == set(site_names(model.sites)):
@@ -136,9 +146,7 @@ def _add(found: Found, file: Path, peft: Mapping[str, Any] | None, model: Abstra
         found.by_site = {name: value.float().reshape(-1, value.shape[-1]) for name, value in data.items()}
     elif is_embedding(data):
         _once(where, found.word or found.by_site)
-        parts = model.pipeline_parts()
-        encoders = [parts[name] for name in TEXT_ENCODERS if name in parts]
-        found.word = read_word(where, data, [encoder.get_input_embeddings().weight.shape[1] for encoder in encoders])
+        found.word = read_word(where, data, [vectors.shape[1] for vectors in model.word_vectors("a")])
     else:
         raise UserError(_stranger(where, data))
 

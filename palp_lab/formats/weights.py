@@ -42,7 +42,8 @@ def _torch(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a name, torch goes by its ending
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file makes torch say
         if "weights_only" in str(error):
             raise UserError(

@@ -44,18 +44,23 @@ class Learned:
 
     @property
     def loadable_words(self) -> dict[str, tuple[Tensor, ...]]:
-        """Those that stand in a prompt; vectors by cross-attention site do not."""
-        return {word: own for word, own in self.words.items() if word == self.adapter.concept.placeholder}
+        """Those `load_textual_inversion` takes: not vectors by cross-attention site, and not every pipeline has it."""
+        return self.words if loads_words(self.adapter) else {}
+
+    @property
+    def edited(self) -> bool:
+        """Whether the network itself differs from the base."""
+        return bool(self.updates or self.weights or self.text)
 
     @property
     def formats(self) -> list[str]:
         """All that can hold what was learned, or a part of it."""
-        found = ["lora", "kohya", "peft"] if self.updates else []
+        found = ["lora", *["kohya"] * (self.model.denoiser_part == "unet"), "peft"] if self.updates else []
         if not self.text and custom_diffusion.trained(self.weights, [site.path for site in self.model.sites]):
             found.append("custom_diffusion")
         if self.words:
             found.append("embedding")
-        return [*found, "pipeline"] if self.updates or self.weights or self.loadable_words else found
+        return [*found, "pipeline"] if self.edited or self.loadable_words else found
 
     @property
     def usual_formats(self) -> list[str]:
@@ -107,7 +112,7 @@ class Learned:
         """The learned word, always in float32; vectors by site under their own names (first text encoder)."""
         found: dict[str, Tensor] = {}
         for word, vectors in self.words.items():
-            found |= to_embedding(word, vectors if word in self.loadable_words else vectors[:1])
+            found |= to_embedding(word, vectors if word == self.adapter.concept.placeholder else vectors[:1])
         return _save(folder / EMBEDDING, found, {"format": "pt"})
 
     def write_pipeline(self, folder: Path) -> str:
@@ -120,6 +125,12 @@ class Learned:
         self.adapter.detach()
         stock_pipeline(self.model, merged, self.loadable_words, text).save_pretrained(folder / PIPELINE)
         return PIPELINE
+
+
+def loads_words(adapter: Adapter) -> bool:
+    """Whether stock diffusers can add the learned word to the model's vocabulary."""
+    known = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+    return adapter.model.pipeline in known and list(adapter.tokens.words()) == [adapter.concept.placeholder]
 
 
 def _copies(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -44,7 +44,16 @@ def stock_pipeline(
             encoder, tokenizer = parts[name], parts[name.replace("text_encoder", "tokenizer")]
             own = own.to(encoder.dtype)
             pipeline.load_textual_inversion(own, token=word, text_encoder=encoder, tokenizer=tokenizer)
+            _pool_at_end(encoder, tokenizer)
     return pipeline
+
+
+def _pool_at_end(encoder: Any, tokenizer: Any) -> None:
+    """Old configurations pool at the highest id, which a new word has: from here on at the end of the prompt."""
+    encoder.config.eos_token_id = tokenizer.eos_token_id
+    for module in encoder.modules():
+        if "eos_token_id" in vars(module):
+            module.eos_token_id = tokenizer.eos_token_id
 
 
 def stock_denoiser(model: AbstractModel, weights: Mapping[str, Tensor] | None = None) -> Any:

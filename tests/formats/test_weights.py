@@ -42,7 +42,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert (tmp_path / "mark").exists(), "the trap works"
 
 
-@pytest.mark.parametrize("content", [b"", b"not one", b"PK\x03\x04 torn", b"\x10\0\0\0\0\0\0\0{\"a\": torn"])
+@pytest.mark.parametrize("content", [b"", b"not one", b"PK\x03\x04 torn", b'\x10\0\0\0\0\0\0\0{"a": torn'])
 def test_damaged_files_are_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "lora.safetensors"
     path.write_bytes(content)

@@ -1,0 +1,193 @@
+"""What other tools trained does the same here: pictures as in plain diffusers, and one line for what cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_kohya
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from palp_lab.formats.imported import Naming, import_adapter, read_contents
+from palp_lab.model import open_model
+from palp_lab.model.base import AbstractModel
+from palp_lab.model.unet import UNetModel
+from palp_lab.saved_adapters import assemble
+from palp_lab.types import UserError
+from tests.test_export import SENTENCE, draw
+
+TEXT = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1"]
+UNET = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "proj_in"]
+
+
+def imported(path: Path, model: AbstractModel, naming: Naming) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    return import_adapter(path, read_contents(path), model, naming)
+
+
+def ours(path: Path, model: AbstractModel, naming: Naming) -> torch.Tensor:
+    """Our picture of an imported adapter."""
+    tensors, about = imported(path, model, naming)
+    json.dumps(about)
+    one = assemble(model, about)
+    try:
+        one.load_tensors(tensors)
+        return draw(one)
+    finally:
+        one.detach()
+
+
+def theirs(pipe: Any, words: str) -> torch.Tensor:
+    """The picture of plain diffusers."""
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    side = pipe.unet.config.sample_size
+    noise = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(4))
+    prompt = SENTENCE.format(words)
+    return pipe(prompt, latents=noise, num_inference_steps=5, guidance_scale=5.0, output_type="latent").images
+
+
+def trained(network: Any, rank: int, alpha: float, targets: list[str]) -> dict[str, Any]:
+    """A network with a LoRA as the training scripts add it, moved as training would; its weights by peft's names."""
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian"))
+    draw_from = torch.Generator().manual_seed(rank)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "lora_B" in name:
+                weight += 0.05 * torch.randn(weight.shape, generator=draw_from)
+    return get_peft_model_state_dict(network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_loras_of_training_scripts(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """diffusers' scripts with and without the text encoder; kohya's, convolutions included, with its alpha."""
+    path = request.getfixturevalue("micro_path" if family == "sd" else "micro_sdxl_path")
+    model, naming = open_model(path), Naming("sks cat", "cat")
+    pipe = DiffusionPipeline.from_pretrained(path)
+    unet = trained(pipe.unet, 4, 4, UNET)
+    encoders = {"text_encoder": pipe.text_encoder} | (
+        {"text_encoder_2": pipe.text_encoder_2} if family == "sdxl" else {}
+    )
+    texts = {part: trained(encoder, 2 + i, 2 + i, TEXT) for i, (part, encoder) in enumerate(encoders.items())}
+    wanted = theirs(pipe, "sks cat")
+    layers = {f"{part}_lora_layers": convert_state_dict_to_diffusers(dict(some)) for part, some in texts.items()}
+    pipe.save_lora_weights(tmp_path / "both", convert_state_dict_to_diffusers(dict(unet)), **layers)
+    torch.testing.assert_close(ours(tmp_path / "both", model, naming), wanted, rtol=1e-3, atol=1e-4)
+
+    names = {f"unet.{name}": value for name, value in unet.items()}
+    names |= {f"{part}.{name}": value for part, some in texts.items() for name, value in some.items()}
+    kohya = {name: value.contiguous().clone() for name, value in convert_state_dict_to_kohya(names).items()}
+    kohya = {name: value / 2 if name.endswith("proj_in.alpha") else value for name, value in kohya.items()}
+    save_file(kohya, tmp_path / "kohya.safetensors")
+    plain = DiffusionPipeline.from_pretrained(path)
+    plain.load_lora_weights({name.replace("_encoder_layers", "_text_model_encoder_layers").replace(
+        "text_model_text_model", "text_model"): value for name, value in kohya.items()})  # fmt: skip
+    found = ours(tmp_path / "kohya.safetensors", model, naming)
+    torch.testing.assert_close(found, theirs(plain, "sks cat"), rtol=1e-3, atol=1e-4)
+    assert float((found - wanted).abs().max()) > 1e-2, "half the alpha is another picture"
+
+
+@pytest.mark.slow
+def test_a_folder_of_peft(micro_path: Path, micro: UNetModel, tmp_path: Path) -> None:
+    pipe = DiffusionPipeline.from_pretrained(micro_path)
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=2, lora_alpha=8, target_modules=["to_q", "to_k"], alpha_pattern={"attn1.to_k": 3}, init_lora_weights=False
+    )
+    pipe.unet = get_peft_model(pipe.unet, config)
+    pipe.unet.save_pretrained(str(tmp_path))
+    naming = Naming("sks {superclass}", "cat")
+    torch.testing.assert_close(ours(tmp_path, micro, naming), theirs(pipe, "sks cat"), rtol=1e-3, atol=1e-4)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"adapter_config\.json: is damaged"):
+        ours(tmp_path, micro, naming)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LOHA"}')
+    with pytest.raises(UserError, match="holds a LOHA"):
+        ours(tmp_path, micro, naming)
+
+
+@pytest.mark.slow
+def test_words_of_diffusers_and_a1111(micro_path: Path, micro: UNetModel, tmp_path: Path) -> None:
+    vectors = 0.05 * torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    save_file({"<mia>": vectors}, tmp_path / "learned_embeds.safetensors")
+    torch.save({"string_to_param": {"*": vectors}, "name": "mia", "step": 7}, tmp_path / "mia.pt")
+    save_file({"emb_params": vectors}, tmp_path / "zoe.safetensors")
+    pipe = DiffusionPipeline.from_pretrained(micro_path)
+    pipe.load_textual_inversion(tmp_path / "learned_embeds.safetensors")
+    wanted = theirs(pipe, "<mia> cat")
+    for name, trigger in (
+        ("learned_embeds.safetensors", "<mia> cat"),
+        ("mia.pt", "<new> cat"),
+        ("zoe.safetensors", "zoe cat"),
+    ):
+        found = ours(tmp_path / name, micro, Naming(trigger))
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def about(path: Path, model: AbstractModel, *naming: str) -> dict[str, Any]:
+    return imported(path, model, Naming(*naming))[1]
+
+
+def lora(folder: Path, micro: UNetModel, name: str = "lora.safetensors") -> Path:
+    site = micro.sites[0]
+    key = f"unet.{site.path}.to_k.lora"
+    save_file(
+        {f"{key}_A.weight": torch.ones(2, site.context_width), f"{key}_B.weight": torch.ones(site.channels, 2)},
+        folder / name,
+    )
+    return folder / name
+
+
+def test_how_the_subject_is_called(micro: UNetModel, tmp_path: Path) -> None:
+    path = lora(tmp_path, micro)
+    with pytest.raises(UserError, match=r"lora\.safetensors: does not say .*imported\.trigger=\"sks dog\""):
+        about(path, micro)
+    with pytest.raises(UserError, match=r"imported\.superclass=dog"):
+        about(path, micro, "sks {superclass}")
+    with pytest.raises(UserError, match="may stand in braces"):
+        about(path, micro, "sks {}")
+    assert about(path, micro, "sks {superclass}", "dog")["tokens"]["phrase"] == "sks dog"
+    save_file({"<mia>": torch.ones(16)}, tmp_path / "learned_embeds.safetensors")
+    found = about(tmp_path, micro)
+    assert found["placeholder"] == "<mia>" and found["edits"]["_target_"].endswith("LoraEdits"), "a LoRA and its word"
+    assert about(tmp_path, micro, "old <mia> cat")["tokens"]["phrase"] == "old {placeholder} cat"
+    with pytest.raises(UserError, match="holds the word '<mia>', which must stand in it"):
+        about(tmp_path, micro, "sks cat")
+    lora(tmp_path, micro, "other.safetensors")
+    with pytest.raises(UserError, match="holds another adapter of this kind"):
+        about(tmp_path, micro)
+
+
+def test_vectors_by_site_are_those_we_wrote(micro: UNetModel, tmp_path: Path) -> None:
+    vectors = {site.path: torch.full((1, 16), float(site.index)) for site in micro.sites}
+    save_file(vectors, tmp_path / "xti.safetensors")
+    tensors, found = imported(tmp_path / "xti.safetensors", micro, Naming("<v> cat"))
+    assert found["tokens"]["_target_"].endswith("PerLayerTokens") and found["placeholder"] == "<v>"
+    one = assemble(micro, found)
+    one.load_tensors(tensors)
+    assert all(torch.equal(own, vectors[name]) for name, own in one.tokens.words().items())
+
+
+def test_what_is_no_adapter(micro: UNetModel, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        about(tmp_path / "nowhere", micro)
+    with pytest.raises(UserError, match="holds no saved adapter and no weights"):
+        about(tmp_path, micro)
+    save_file({"model.diffusion_model.out.2.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors: a whole model.*model\.path="):
+        about(tmp_path, micro)
+    save_file({"conv.extra": torch.ones(2, 2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"holds conv\.extra, which is no LoRA"):
+        about(tmp_path, micro)
+    word = "text_encoder.encoder.layers.0.self_attn.q_proj.lora"
+    save_file(
+        {f"{word}_A.weight": torch.ones(2, 16), f"{word}_B.weight": torch.ones(16, 2)}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(UserError, match="updates the text encoder alone"):
+        about(tmp_path, micro, "sks cat")

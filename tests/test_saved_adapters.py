@@ -1,0 +1,96 @@
+"""Saved adapters as the commands open them: found where people look, foreign ones imported, wrong ones one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from palp_lab.cli import main
+from palp_lab.generate import generate
+from palp_lab.model.unet import UNetModel
+from palp_lab.pictures import read_pictures
+from palp_lab.saved_adapters import find_adapter
+from palp_lab.types import UserError
+from tests.micro_lab import MicroLab, micro_lab  # noqa: F401
+from tests.test_verbs_pictures import compose_verb
+
+
+def test_adapters_are_found_in_the_folders_people_give(tmp_path: Path) -> None:
+    for number in (50, 100):
+        path = tmp_path / "adapters" / f"step_{number:06d}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert find_adapter(tmp_path).name == "step_000100.safetensors"
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter.safetensors").write_bytes(b"")
+    assert find_adapter(tmp_path).name == "adapter.safetensors"
+    assert find_adapter(path) == path
+    with pytest.raises(UserError, match=r"adapter\.safetensors"):
+        find_adapter(tmp_path / "nowhere")
+
+
+def kohya_file(micro_path: Path, folder: Path, width: int | None = None) -> Path:
+    """A LoRA under kohya's keys for the first cross-attention, or one that reads text of another width."""
+    site = UNetModel.open(micro_path).sites[0]
+    word = f"lora_unet_{site.path.replace('.', '_')}_to_k"
+    draw = torch.Generator().manual_seed(0)
+    tensors = {
+        f"{word}.lora_down.weight": torch.randn(2, width or site.context_width, generator=draw),
+        f"{word}.lora_up.weight": torch.randn(site.channels, 2, generator=draw),
+        f"{word}.alpha": torch.tensor(2.0),
+    }
+    save_file(tensors, folder / "mine.safetensors")
+    return folder / "mine.safetensors"
+
+
+def test_another_tools_lora_draws_and_is_exported_again(
+    micro_lab: MicroLab,  # noqa: F811
+    micro_path: Path,
+    tmp_path: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = kohya_file(micro_path, tmp_path)
+    overrides = (
+        f"adapters=[{path}]",
+        "imported.trigger=sks {superclass}",
+        "imported.superclass=cat",
+        "generate.seeds=1",
+    )
+    generate(compose_verb(micro_lab, "generate", *overrides))
+    weak = (*overrides, "generate.strength=0")
+    generate(compose_verb(micro_lab, "generate", *weak))
+    drawn, base = (read_pictures(Path(line)) for line in capsys.readouterr().out.strip().splitlines())
+    assert "a sketch of a sks cat in the snow" in [picture.prompt for picture in drawn]
+    assert any(not torch.equal(a.image, b.image) for a, b in zip(drawn, base, strict=True))
+    assert drawn[0].knobs["adapter"] == base[0].knobs["adapter"]
+    again = tmp_path / "again"
+    said = (f"adapter={path}", "imported.trigger=sks cat", f"model.path={micro_path}", "format=kohya", f"to={again}")
+    assert main(["export", *said]) == 0
+    first, second = load_file(path), load_file(again / "kohya_lora.safetensors")
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("trouble", ["torn", "another base", "no trigger", "another schema"])
+def test_a_wrong_adapter_is_one_line_of_the_command(
+    trouble: str, micro_path: Path, tmp_path: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = kohya_file(micro_path, tmp_path, 768 if trouble == "another base" else None)
+    if trouble == "torn":
+        path.write_bytes(path.read_bytes()[:-40])
+    if trouble == "another schema":
+        save_file({"a": torch.ones(1)}, path, {"schema": "palp_lab.adapter/9"})
+    trigger = [] if trouble == "no trigger" else ["imported.trigger=sks cat"]
+    assert main(["generate", f"adapters=[{path}]", f"model.path={micro_path}", "device=cpu", *trigger]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    said = {
+        "torn": "a damaged safetensors file",
+        "another base": "it seems made for Stable Diffusion 1.x",
+        "no trigger": "imported.trigger=",
+        "another schema": "schema is 'palp_lab.adapter/9'",
+    }[trouble]
+    assert len(lines) == 1 and lines[0].startswith(f"palp-lab: {path}: ") and said in lines[0]
+    assert not list(output.rglob("*.png"))
