@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.study.store import digest
@@ -44,10 +45,15 @@ UNREAD = {
     "dataset": {"path", "folder", "root", "cache", "held_out", "masks", "segment", "class_folder", "most_pixels"},
     "prompts": {"path"},
     "trainer": {"save_every", "gallery"},
-    "generate": {"batch_size"},
+    "generate": {"batch_size", "image", "mask", "noise_strength", "paste_back"},
 }
 """Keys inside those nodes that do not change what comes out: paths (the content is hashed instead), how often
-something is saved or shown, how many pictures share a batch."""
+something is saved or shown, how many pictures share a batch, and the photo that is drawn into, which is no part of a
+cell."""
+
+
+version = cache(metadata.version)
+"""Of a library; looked up on disk once."""
 
 
 def machine(device: str, threads: int) -> dict[str, Any]:
@@ -71,8 +77,8 @@ def describe_concept(concept: Concept) -> dict[str, Any]:
         "placeholder": concept.placeholder,
         "description": concept.description,
         "class_pictures": concept.class_digest,
-    }
         **({"captions": list(concept.captions)} if concept.captions else {}),
+    }
 
 
 def train_inputs(config: Mapping[str, Any], model: str, concept: Concept, target: str | None) -> dict[str, Any]:

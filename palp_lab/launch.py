@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -31,12 +32,16 @@ HYDRAS_OWN = ("hydra.*", "hydra_plugins.*", "logging.*")
 
 FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve"}
 
+ONE_CHOICE = " )"
+"""How a choice of one ends, so that it is known again."""
+
 register_resolvers()
 
 
 def launch(verb: str, arguments: list[str]) -> int:
     """Composes and runs a verb as Hydra does, with `arguments` after it. Returns the exit status."""
     import hydra
+    from hydra.errors import ConfigCompositionException
 
     from palp_lab.verdict import finish
 
@@ -45,10 +50,18 @@ def launch(verb: str, arguments: list[str]) -> int:
     task.__module__ = __name__  # type: ignore[attr-defined]
     # argparse cannot take a flag between two overrides; people write it there
     flags = [word for word in arguments if word in FLAGS]
-    before, sys.argv = sys.argv, [sys.argv[0], *flags, *(word for word in arguments if word not in FLAGS)]
+    before, words = sys.argv, [word for word in arguments if word not in FLAGS]
+    program = hydra.main(config_path=str(conf_folder()), config_name=verb, **hydra_options(hydra.main))
     try:
-        program = hydra.main(config_path=str(conf_folder()), config_name=verb, **hydra_options(hydra.main))
-        program(task)()
+        sys.argv = [before[0], *flags, *words]
+        while True:
+            try:
+                program(task)()
+                break
+            except ConfigCompositionException as error:
+                if not (left := left_to_cells(error, words) if {"-m", "--multirun"} & set(flags) else None):
+                    raise
+                sys.argv, words = [before[0], *flags, *left], left
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -68,6 +81,17 @@ def launch(verb: str, arguments: list[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def left_to_cells(error: Exception, words: list[str]) -> list[str] | None:
+    """The command line with a key that the sweep's defaults do not have as a choice of one, which only cells read: some
+    of them may have it. None where the error is another one."""
+    wrong = re.search(r"Could not override '([^']+)'", str(error))
+    line = next((word for word in words if wrong and word.startswith(f"{wrong.group(1)}=")), None)
+    if line is None or line.endswith(ONE_CHOICE):
+        return None
+    key, _, value = line.partition("=")
+    return [f"{key}=choice({value}{ONE_CHOICE}" if word == line else word for word in words]
 
 
 def hydra_options(entry: Callable[..., Any]) -> dict[str, Any]:
@@ -93,10 +117,13 @@ def job(verb: str, config: DictConfig) -> Any:
     from hydra.types import RunMode
 
     about = HydraConfig.get()
-    swept = about.mode == RunMode.MULTIRUN
-    folder = Path(about.runtime.output_dir)
     fill_labels(config, about.runtime.choices)
-    overrides = list(about.overrides.task)
+    swept = about.mode == RunMode.MULTIRUN
+    return attempt(verb, config, list(about.overrides.task), Path(about.runtime.output_dir), swept)
+
+
+def attempt(verb: str, config: DictConfig, overrides: list[str], folder: Path, swept: bool) -> Any:
+    """What a job does, whoever composed it: `folder` is its own, `overrides` what its command line says."""
     leave_status(folder, "running", overrides=overrides)
     begin(Job(folder, dict(word.lstrip("+~").partition("=")[::2] for word in overrides), swept))
     try:
@@ -133,7 +160,7 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> A
         )
     if verb != "doctor":
         drop_strangers(config, overrides)
-    check(config, constructors=verb != "doctor")
+    check(config, constructors=verb != "doctor", trusting=True)
     if verb != "doctor":
         import torch
 

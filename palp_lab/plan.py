@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,9 @@ SECONDS_PER_SCORE = 0.05
 """Per scored picture (ours; a tiny CLIP, an identity encoder and a reader on one core)."""
 
 _pass_seconds: dict[str, float] = {}
+_adapter_bytes: dict[str, int] = {}
+_measured: dict[Path, list[tuple[Mapping[str, Any], float, int]]] = {}
+"""What the cells of a sweep share is found out once: a plan of hundreds of cells takes seconds."""
 
 
 def plan_cell(cell: Cell, known: bool = False) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def training_seconds(cell: Cell) -> float:
     mine = _kind_of_training(cell.stage_inputs("train"))
     rates = sorted(
         seconds / inputs["config"]["trainer"]["max_steps"]
-        for inputs, seconds, _ in cell.store.measured("train")
+        for inputs, seconds, _ in _trainings(cell)
         if _kind_of_training(inputs) == mine
     )
     if rates:
@@ -96,6 +100,12 @@ def training_seconds(cell: Cell) -> float:
     passes = PASSES["subject"] * len({role for loss in cell.losses.values() for role in loss.reads})
     passes += PASSES["judge"] * (cell.target is not None)
     return int(how.max_steps) * int(how.batch_size) * passes * pass_seconds(cell)
+
+
+def _trainings(cell: Cell) -> list[tuple[Mapping[str, Any], float, int]]:
+    if cell.store.root not in _measured:
+        _measured[cell.store.root] = cell.store.measured("train")
+    return _measured[cell.store.root]
 
 
 def _kind_of_training(inputs: Mapping[str, Any]) -> str:
@@ -121,12 +131,16 @@ def pass_seconds(cell: Cell) -> float:
 
 
 def adapter_bytes(cell: Cell) -> int:
-    """Size of one saved adapter: four bytes per trainable number."""
+    """Size of one saved adapter: four bytes per trainable number. Counted once per model, class, tokens and edits."""
     from palp_lab.adapter import Adapter
 
-    tokens, edits = build(cell.config.tokens, "tokens"), build(cell.config.edits, "edits")
-    adapter = Adapter(cell.model, tokens, edits, cell.concept)
-    try:
-        return 4 * sum(parameter.numel() for _, parameter in adapter.parts())
-    finally:
-        edits.detach()
+    concept = [cell.concept.superclass, cell.concept.placeholder]
+    key = digest([cell.model.fingerprint, concept, cell.plain["tokens"], cell.plain["edits"]])
+    if key not in _adapter_bytes:
+        tokens, edits = build(cell.config.tokens, "tokens"), build(cell.config.edits, "edits")
+        adapter = Adapter(cell.model, tokens, edits, cell.concept)
+        try:
+            _adapter_bytes[key] = 4 * sum(parameter.numel() for _, parameter in adapter.parts())
+        finally:
+            edits.detach()
+    return _adapter_bytes[key]

@@ -8,10 +8,10 @@ behind a `+` on the command line, is an error and not silence.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -26,18 +26,20 @@ RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 NEVER_BELOW_ROOT = {"defaults", "hydra"}
 
 
-def check(config: DictConfig, constructors: bool = True) -> None:
+def check(config: DictConfig, constructors: bool = True, trusting: bool = False) -> None:
     """Raises UserError, naming the key and the nearest right one, for a key or kind of value that nothing reads.
 
     Args:
         config: a composed configuration with its `verb`.
         constructors: also compare nodes that have a `_target_` with the target's signature (imports the target).
+        trusting: take a target's keys for right where a shipped file gives them to it (the tests compare those with
+            the signatures), so that nothing heavy is imported where nothing is wrong.
     """
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{missing[0]} has no value: add {missing[0]}=... to the command line")
     data = OmegaConf.to_container(config, resolve=False)
     for look_at_constructors in (False, True)[: 1 + constructors]:  # cheap first: a typo needs no import
-        _compare("", data, shipped(str(config.verb)), look_at_constructors)
+        _compare("", data, shipped(str(config.verb)), look_at_constructors and (_trusted if trusting else _imported))
 
 
 def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -55,8 +57,7 @@ def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
             node = config.get(group)
             if not node or "_target_" not in node:
                 continue
-            target = locate(node._target_, group)
-            for key in _strange(target, node, shipped(str(config.verb)).get(group, {})):
+            for key in _strange(group, node, shipped(str(config.verb)).get(group, {})):
                 if f"{group}.{key}" not in said:
                     dropped.append(f"{group}.{key}")
                     node.pop(key)
@@ -71,9 +72,38 @@ def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
     return dropped
 
 
-def _strange(target: Any, node: Mapping[str, Any], siblings: Mapping[str, Any]) -> list[str]:
-    parameters = inspect.signature(target).parameters
-    return [str(key) for key in node if key not in RESERVED and key not in parameters and key in siblings]
+def _strange(group: str, node: Mapping[str, Any], siblings: Mapping[str, Any]) -> list[str]:
+    doubtful = [str(key) for key in node if key not in RESERVED | _trusted(node) and key in siblings]
+    if not doubtful:
+        return []
+    parameters = inspect.signature(locate(str(node["_target_"]), group)).parameters
+    return [key for key in doubtful if key not in parameters]
+
+
+def _imported(node: Mapping[str, Any]) -> frozenset[str]:
+    """No key is taken for right before the target is imported and asked."""
+    return frozenset()
+
+
+def _trusted(node: Mapping[str, Any]) -> frozenset[str]:
+    """The keys that shipped files give this node's target."""
+    return frozenset(_given().get(str(node["_target_"]), ()))
+
+
+@cache
+def _given() -> dict[str, set[str]]:
+    """Target -> the keys beside it, over all shipped files."""
+    found: dict[str, set[str]] = {}
+
+    def walk(node: Any) -> None:
+        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            walk(inner)
+        if isinstance(node, dict) and "_target_" in node:
+            found.setdefault(str(node["_target_"]), set()).update(map(str, node))
+
+    for path in sorted(conf_folder().rglob("*.yaml")):
+        walk(_read(path))
+    return found
 
 
 @cache
@@ -94,6 +124,7 @@ def shipped(verb: str) -> dict[str, Any]:
     return known
 
 
+@cache
 def _read(path: Path) -> dict[str, Any]:
     return dict(OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=False) or {})  # type: ignore[arg-type]
 
@@ -123,7 +154,11 @@ def _kind(value: Any) -> str:
     return "a list" if isinstance(value, (list, tuple)) else "a mapping"
 
 
-def _compare(path: str, node: Any, known: Any, constructors: bool) -> None:
+Trust = Callable[[Mapping[str, Any]], frozenset[str]]
+"""What of a node with a `_target_` needs no look at the target's constructor."""
+
+
+def _compare(path: str, node: Any, known: Any, constructors: Literal[False] | Trust) -> None:
     if isinstance(node, list):
         for index, item in enumerate(node):
             if isinstance(item, dict) and "_target_" in item:
@@ -133,7 +168,7 @@ def _compare(path: str, node: Any, known: Any, constructors: bool) -> None:
         return
     if "_target_" in node:
         if constructors:
-            _compare_constructor(path, node)
+            _compare_constructor(path, node, constructors)
         return
     for key, value in node.items():
         here = f"{path}.{key}" if path else str(key)
@@ -164,23 +199,26 @@ def _compare_kind(path: str, value: Any, kinds: frozenset[str]) -> None:
     raise UserError(f"{path}={value!r}: must be {wanted}")
 
 
-def _compare_constructor(path: str, node: dict[str, Any]) -> None:
+def _compare_constructor(path: str, node: dict[str, Any], trust: Trust) -> None:
+    for key, value in node.items():
+        _compare_inside(f"{path}.{key}", value, trust)
+    if node.keys() <= RESERVED | trust(node):
+        return
     target = locate(node["_target_"], path)
     parameters = inspect.signature(target).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
-    for key, value in node.items():
+    for key in node:
         if key not in RESERVED and key not in parameters:
             takes = [f"{path}.{name}" for name in parameters if name != "self"]
             raise UserError(f"{path}.{key}: {node['_target_']} takes no such key{nearest(f'{path}.{key}', takes)}")
-        _compare_inside(f"{path}.{key}", value)
 
 
-def _compare_inside(path: str, value: Any) -> None:
+def _compare_inside(path: str, value: Any, trust: Trust) -> None:
     """Finds the nodes with a `_target_` in what a constructor is given, however deep."""
     if isinstance(value, dict) and "_target_" in value:
-        _compare_constructor(path, value)
+        _compare_constructor(path, value, trust)
     elif isinstance(value, (dict, list)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for name, item in items:
-            _compare_inside(f"{path}.{name}", item)
+            _compare_inside(f"{path}.{name}", item, trust)

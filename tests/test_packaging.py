@@ -51,6 +51,7 @@ def test_the_wheel_holds_every_yaml_and_every_weight(built: Path) -> None:
     names = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"palp_lab/conf/{path.relative_to(ROOT / 'conf')}" in names
+    assert "hydra_plugins/palp_lab.py" in names
     weights = [
         p
         for p in (ROOT / "palp_lab" / "tinyworld" / "weights").rglob("*")
