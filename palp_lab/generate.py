@@ -14,9 +14,10 @@ from torch import Tensor
 
 from palp_lab import __version__
 from palp_lab.adapter import Adapter
+from palp_lab.context import Canvas, Context, read_context
 from palp_lab.dataset.concept import Concept
 from palp_lab.diffusion.sampler import sample
-from palp_lab.model.base import AbstractModel, TextCond
+from palp_lab.model.base import AbstractModel, LatentDistribution, TextCond
 from palp_lab.pictures import Picture, Scalar
 from palp_lab.types import UserError
 
@@ -84,32 +85,48 @@ def described(model: AbstractModel, concept: Concept, adapter: Adapter | None = 
 
 def generate(config: DictConfig) -> None:
     """Pictures of the configured prompts x seeds: of the adapters that are named, one after the other, or of the one
-    this configuration trains, at every step that is kept. Prints the folders."""
+    this configuration trains, at every step that is kept; into a photo where one is given. Prints the folders."""
     from palp_lab.build import build
-    from palp_lab.cell import Cell
+    from palp_lab.cell import Cell, adapter_file
     from palp_lab.pictures import write_pictures
     from palp_lab.result_folder import link_all, result_folder, study_folder
 
-    if not config.adapters:
+    how, context = config.generate, configured_context(config.generate)
+    paths = [Path(path) for path in config.adapters]
+    if not paths:
         cell = Cell(config)
-        for step in cell.steps:
-            folder = result_folder(cell) / "images" / f"step_{step:06d}"
-            link_all(cell.pictures(step).folder, folder)
-            print(folder)
-        return
+        if context is None:
+            for step in cell.steps:
+                folder = result_folder(cell) / "images" / f"step_{step:06d}"
+                link_all(cell.pictures(step).folder, folder)
+                print(folder)
+            return
+        paths = [adapter_file(cell.train().folder, step) for step in cell.steps]
     sentences = list(build(config.prompts, "prompts").sentences(config.target))
     if not sentences:
         raise UserError("prompts: there are none; give a target, or choose prompts=standard")
-    how = config.generate
     sampling = Sampling(how.scheduler, int(how.steps), float(how.guidance))
-    for path in config.adapters:
-        with saved(Path(path), config) as (adapter, knobs):
-            folder = study_folder(config) / "generated" / f"{Path(path).stem}-{knobs['adapter']}"
+    for path in paths:
+        with saved(path, config) as (adapter, knobs):
+            name = f"{path.stem}-{knobs['adapter']}" + (f"-in-{Path(context.name).stem}" if context else "")
+            folder = study_folder(config) / "generated" / name
             drawn = generate_pictures(
-                adapter.model, personal(adapter), sentences, range(how.seeds), sampling, int(how.batch_size), knobs
-            )
+                adapter.model, personal(adapter), sentences, range(how.seeds), sampling, int(how.batch_size), knobs,
+                context,
+            )  # fmt: skip
             write_pictures(folder, drawn)
         print(folder)
+
+
+def configured_context(how: DictConfig) -> Context | None:
+    """The photo a configuration draws into, read before anything slow is begun. Raises UserError for a key that would
+    say nothing without it."""
+    if how.image is not None:
+        return read_context(how.image, how.mask, how.noise_strength, bool(how.paste_back))
+    for key in ("mask", "noise_strength"):
+        if how[key] is not None:
+            raise UserError(f"generate.{key}={how[key]}: there is no photo to draw into; add generate.image=<file>")
+    return None
 
 
 @contextmanager
@@ -145,19 +162,25 @@ def generate_pictures(
     sampling: Sampling = Sampling(),
     batch_size: int = 8,
     knobs: dict[str, Scalar] | None = None,
+    context: Context | None = None,
 ) -> Iterator[Picture]:
     """Pictures of sentences x seeds, sentence by sentence, in batches across both.
 
     Every picture starts from its own seed's noise, so neither batch size nor order nor neighbours change it (beyond
     the rounding of another matrix shape). With guidance the empty prompt's rows share the pass: 2 x `batch_size`.
-    When memory runs out the batch is halved and the work goes on. `knobs` are added to the pictures' description.
-    Raises UserError where one picture alone does not fit.
+    When memory runs out the batch is halved and the work goes on. `knobs` are added to the pictures' description. With
+    a `context` all are drawn into its photo. Raises UserError where one picture alone does not fit.
     """
     about = {**sampling.knobs(), "version": __version__, "model": model.fingerprint, **(knobs or {})}
+    ground = None
+    if context is not None:
+        canvas = context.fit(model.resolution)
+        canvas.check(sampling.steps)
+        ground, about = (canvas, canvas.encode(model)), {**about, **canvas.knobs}
     wanted = [(i, seed) for i in range(len(sentences)) for seed in seeds]
     with torch.no_grad(), prompting.block():
         conds = prompting.encode(sentences) if sentences else None
-        given = model.base_text([sampling.negative]) if sampling.negative else model.unconditional(1)
+        given = model.encode_prompts([sampling.negative]) if sampling.negative else model.unconditional(1)
         negative = given if sampling.guidance != 1 else None
     done, size = 0, max(1, batch_size)
     while done < len(wanted):
@@ -166,7 +189,7 @@ def generate_pictures(
             assert conds is not None
             rows = torch.tensor([i for i, _ in part], device=conds.tokens.device)
             with torch.no_grad(), prompting.block():
-                images = _draw(model, conds[rows], negative, [seed for _, seed in part], sampling)
+                images = _draw(model, conds[rows], negative, [seed for _, seed in part], sampling, ground)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -188,12 +211,22 @@ def generate_pictures(
 
 
 def _draw(
-    model: AbstractModel, cond: TextCond, negative: TextCond | None, seeds: Sequence[int], sampling: Sampling
+    model: AbstractModel,
+    cond: TextCond,
+    negative: TextCond | None,
+    seeds: Sequence[int],
+    sampling: Sampling,
+    ground: tuple[Canvas, LatentDistribution] | None = None,
 ) -> Tensor:
-    """One batch of pictures [b 3 h w] (uint8, on the CPU)."""
-    starts = [start(seed, model.latent_shape) for seed in seeds]
-    noise = torch.stack([noise for noise, _ in starts]).to(model.device)
+    """One batch of pictures [b 3 h w] (uint8, on the CPU), on white paper or on the `ground` of a photo."""
     count = len(seeds)
+    if ground is None:
+        starts = [start(seed, model.latent_shape) for seed in seeds]
+        noise, source = torch.stack([noise for noise, _ in starts]).to(model.device), None
+        generators = [generator for _, generator in starts]
+    else:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise, source = ground[0].begin(ground[1], generators)
     both = cond if negative is None else TextCond.cat([negative.repeat(count), cond])
 
     def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -202,10 +235,11 @@ def _draw(
         raw = model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).raw
         return raw[count:], raw[:count]
 
-    generators = [generator for _, generator in starts]
+    scheduler = model.scheduler(sampling.scheduler)
     # diffusers takes one generator per row wherever it takes one.
-    latents = sample(predict, model.scheduler(sampling.scheduler), noise, sampling.steps, sampling.guidance, generators)  # type: ignore[arg-type]
-    return to_uint8(model.decode_image(latents))
+    latents = sample(predict, scheduler, noise, sampling.steps, sampling.guidance, generators, source)
+    images = to_uint8(model.decode_image(latents))
+    return images if ground is None else ground[0].paste(images)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
