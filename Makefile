@@ -39,7 +39,7 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## seconds per training step, per picture, per composed config
+bench: $(READY) ## seconds per step, picture and configuration; memory and time on the true architectures
 	$(BIN)/python -m pytest -q -s -m bench $(ARGS)
 
 study: $(READY) ## the study of experiments/palp_vs_ti_db; runs only the cells that are missing (STUDY=... for another)

@@ -6,15 +6,17 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
+from palp_lab import compose
+from palp_lab.dataset.concept import AbstractDataset, Concept
 from palp_lab.engine import callbacks
 from palp_lab.model.folder import SHIPPED
+from palp_lab.train import TrainingOutcome
 from palp_lab.training import as_plain, read_settings
 
 TARGET = "a sketch of a {} in the snow"
@@ -44,42 +46,73 @@ def stand_in(folder: Path) -> Path:
     return folder
 
 
+class Photos(AbstractDataset):
+    """Four smooth random photos of a "cat" at a model's size, with masks of its middle. Final."""
+
+    def __init__(self, side: int) -> None:
+        coarse = torch.rand((4, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+        photos = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear").mul(255).to(torch.uint8)
+        masks = torch.zeros(4, side, side, dtype=torch.bool)
+        masks[:, side // 4 : -side // 4, side // 4 : -side // 4] = True
+        self.cat = Concept("mia", "cat", "<v>", photos, digest="0", masks=masks)
+
+    def concept(self) -> Concept:
+        return self.cat
+
+
+def step_times(
+    model: Any, dataset: AbstractDataset, config: Any, folder: Path, prior: torch.Tensor | None = None
+) -> tuple[list[float], TrainingOutcome]:
+    """Seconds of every step of a whole training as `palp-lab run` would do it, and its outcome. `prior` takes the
+    place of the class pictures a recipe would draw first."""
+    from palp_lab import train_adapter
+    from palp_lab.build import build, build_all
+
+    plain = as_plain(config)
+    times: list[float] = []
+    finish = callbacks.StepLog.on_train_batch_end
+
+    def clock() -> float:
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def start(*_: Any) -> None:
+        times.append(-clock())
+
+    def end(log: Any, *rest: Any) -> None:
+        finish(log, *rest)
+        times[-1] += clock()
+
+    with (
+        patch.object(callbacks.StepLog, "on_train_batch_start", start),
+        patch.object(callbacks.StepLog, "on_train_batch_end", end),
+    ):
+        outcome = train_adapter(
+            model, dataset, build(config.tokens, "tokens"), build(config.edits, "edits"),
+            build_all(config.losses, "losses"), captions=list(plain["captions"]), folder=folder,
+            settings=read_settings(plain), target=plain["target"], stages=plain["stages"], prior=prior,
+        )  # fmt: skip
+    return times, outcome
+
+
 @dataclass(frozen=True)
 class Lab:
     """A model to measure on, opened once."""
 
     model: Any
-    dataset: Any
+    dataset: AbstractDataset
     about: str
 
     def training(self, folder: Path, *overrides: str, steps: int = 5) -> float:
-        """Median seconds of a step of the whole engine; the first two (warm-up) and the last (saving)
-        do not count."""
-        from palp_lab import compose, train_adapter
-        from palp_lab.build import build, build_all
-
+        """Median seconds of a step of the whole engine; the first two (warm-up) and the last (saving) do not count."""
         config = compose(
             "run", *overrides, f"target='{TARGET}'", f"trainer.max_steps={steps + 3}", "trainer.save_every=10000",
             "log.every=10000", "log.progress=false", f"device={self.model.device.type}",
         )  # fmt: skip
-        plain = as_plain(config)
-        times: list[float] = []
-        inner = callbacks.StepLog.on_train_batch_end
-
-        def end(log: Any, *rest: Any) -> None:
-            inner(log, *rest)
-            if self.model.device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter())
-
         run = folder / f"run{len(list(folder.iterdir()))}"
-        with patch.object(callbacks.StepLog, "on_train_batch_end", end):
-            train_adapter(
-                self.model, self.dataset, build(config.tokens, "tokens"), build(config.edits, "edits"),
-                build_all(config.losses, "losses"), captions=list(plain["captions"]), folder=run,
-                settings=read_settings(plain), target=TARGET,
-            )  # fmt: skip
-        return statistics.median(b - a for a, b in pairwise(times[1:-1]))
+        times, _ = step_times(self.model, self.dataset, config, run)
+        return statistics.median(times[2:-1])
 
 
 def open_lab(folder: Path, device: str) -> Lab:
