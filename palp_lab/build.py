@@ -112,10 +112,10 @@ def _loss_of(word: str) -> str:
     from palp_lab.composition import conf_folder
 
     path = conf_folder() / "losses" / f"{word}.yaml"
-    keys = set(OmegaConf.load(path)) - {"defaults"} if path.is_file() else set()
-    if path.is_file() and word not in keys:
-        return next((str(loss) for loss in OmegaConf.load(path).get("defaults", []) if loss != "_self_"), word)
-    return word
+    node: Any = OmegaConf.load(path) if path.is_file() else {word: None}
+    if word in node:
+        return word
+    return next((str(loss) for loss in node.get("defaults", []) if loss != "_self_"), word)
 
 
 def _check_targets(node: Any, key: str) -> None:
