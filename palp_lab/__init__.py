@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from palp_lab.adapter import read_adapter as read_adapter
     from palp_lab.cell import Cell as Cell
     from palp_lab.composition import compose as compose
+    from palp_lab.context import Context as Context
+    from palp_lab.context import read_context as read_context
     from palp_lab.dataset.tiny import TinyDataset as TinyDataset
     from palp_lab.edits.lora import LoraEdits as LoraEdits
     from palp_lab.engine.settings import LogSettings as LogSettings
@@ -47,6 +49,7 @@ _HOME = {
     "AbstractLoss": "palp_lab.losses.base",
     "Adapter": "palp_lab.adapter",
     "Cell": "palp_lab.cell",
+    "Context": "palp_lab.context",
     "LearnedTokens": "palp_lab.tokens.learned",
     "LogSettings": "palp_lab.engine.settings",
     "LoraEdits": "palp_lab.edits.lora",
@@ -67,6 +70,7 @@ _HOME = {
     "open_protocol": "palp_lab.parts",
     "personal": "palp_lab.generate",
     "read_adapter": "palp_lab.adapter",
+    "read_context": "palp_lab.context",
     "read_pictures": "palp_lab.pictures",
     "score_records": "palp_lab.score",
     "train_adapter": "palp_lab.train",

@@ -33,7 +33,7 @@ EXAMPLES = {
     "generate": (
         "palp-lab generate method=palp 'target=\"a sketch of {} in Paris\"'",
         "palp-lab generate 'adapters=[outputs/my_cat]' generate.seeds=8 generate.guidance=5",
-        "palp-lab generate generate.scheduler=dpm++ generate.steps=20",
+        "palp-lab generate 'adapters=[outputs/my_cat]' generate.image=sofa.jpg generate.mask=sofa_mask.png",
     ),
     "score": (
         "palp-lab score method=palp 'target=\"a sketch of {} in Paris\"'",
