@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from palp_lab.tinyworld.pretrain_loop import LoopSettings
 
-TRAINED = ("autoencoder", "text", "generator", "generator_small", "clip", "reader", "identity")
+TRAINED = ("autoencoder", "text", "generator", "generator_small", "flow", "clip", "reader", "identity")
 """Stages with a training loop."""
 
 STAGES = (
-    "sets", "autoencoder", "latents", "text", "generator", "generator_small", "reader", "clip", "identity", "evaluate",
-    "ship",
+    "sets", "autoencoder", "latents", "text", "generator", "generator_small", "flow", "reader", "clip", "identity",
+    "evaluate", "ship",
 )  # fmt: skip
 """All stages, in the order of `stage=all`."""
 
@@ -82,10 +82,10 @@ def _need(stage: str, folder: Path, config: DictConfig) -> None:
     from palp_lab.tinyworld import pretrain_stages as stages
 
     stages.sets(folder, config.ranks, config.pretrain.share)
-    coded = stage in ("latents", "generator", "generator_small")
+    coded = stage in ("latents", "generator", "generator_small", "flow")
     if coded and not (folder / "autoencoder/model/config.json").exists() and not _adopt_autoencoder(folder, config):
         _train("autoencoder", folder, config, own_time=True)
-    if stage in ("generator", "generator_small") and not (folder / "latents.npy").exists():
+    if coded and stage != "latents" and not (folder / "latents.npy").exists():
         _latents(folder, config.ranks)
     begun = any((folder / name / "checkpoint.pt").exists() for name in ("text", "generator"))
     if stage == "generator" and not begun and (config.fresh or shipped_pipeline() is None):
@@ -149,6 +149,10 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
         build = partial(
             stages.build_generator_task, folder, stage, about.batch, bf16, shipped=shipped, focus=float(about.focus)
         )
+    elif stage == "flow":
+        from palp_lab.tinyworld.pretrain_flow import build_flow_task
+
+        build = partial(build_flow_task, folder, about.batch, bf16, shipped)
     else:
         build = partial(getattr(scorers, f"build_{stage}_task"), folder, about.batch, bf16)
     state = train(build, settings(stage, folder, config, own_time))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from palp_lab.metrics.reader import ElementReader
@@ -29,7 +29,7 @@ def prompts(groups: Sequence[str] = tuple(GROUPS)) -> list[str]:
 
 
 @torch.no_grad()
-def sample(pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int = 0, batch: int = 20) -> Tensor:
+def sample(pipeline: Any, texts: Sequence[str], seed: int = 0, batch: int = 20) -> Tensor:
     """One picture per prompt, uint8 [n 3 64 64]; picture i starts from the noise of ``seed`` and i."""
     pipeline.set_progress_bar_config(disable=True)
     out = []

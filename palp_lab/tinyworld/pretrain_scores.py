@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from palp_lab.metrics.reader import ElementReader
 from palp_lab.tinyworld import pretrain_evaluate as evaluation
 from palp_lab.tinyworld.pretrain_autoencoder import decibel
+from palp_lab.tinyworld.pretrain_flow_ship import assemble_flow
 from palp_lab.tinyworld.pretrain_loop import load_averaged
 from palp_lab.tinyworld.pretrain_pipeline import assemble
 from palp_lab.tinyworld.pretrain_scorers import (
@@ -66,16 +67,19 @@ def evaluate(folder: Path, prompts: int = 0, clip_rows: int = 1000, reader_rows:
     note("reader", reader_accuracy(reader, held.images[rows], {k: v[rows] for k, v in held.labels.items()}))
     for name, stage in PIPELINES.items():
         if trained_stage(folder, stage):
-            note(name, generator_scores(folder, stage, reader, prompts))
+            note(name, generator_scores(*assemble(folder, stage), folder / f"{stage}_samples.png", reader, prompts))
+    if trained_stage(folder, "flow"):
+        note("tiny_flow", generator_scores(*assemble_flow(folder), folder / "flow_samples.png", reader, prompts))
     return scores
 
 
-def generator_scores(folder: Path, stage: str, reader: ElementReader, prompts: int = 0) -> dict[str, Any]:
+def generator_scores(
+    pipeline: Any, about: dict[str, Any], sheet: Path, reader: ElementReader, prompts: int = 0
+) -> dict[str, Any]:
     """Elements found in samples of every evaluation sentence with every class; draws the sample sheet."""
-    pipeline, about = assemble(folder, stage)
     texts, shown = (spread(all_of, prompts) for all_of in (evaluation.prompts(), evaluation.sheet_prompts()))
     found = evaluation.elements_found(reader, evaluation.sample(pipeline, texts), texts)
-    evaluation.sheet(evaluation.sample(pipeline, shown, seed=1), shown, folder / f"{stage}_samples.png")
+    evaluation.sheet(evaluation.sample(pipeline, shown, seed=1), shown, sheet)
     return {
         "guidance": evaluation.GUIDANCE, "steps": evaluation.STEPS, "pictures": len(texts), "found": found,
         "goals": evaluation.GOALS, "trained_steps": about["step"],

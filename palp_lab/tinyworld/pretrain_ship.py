@@ -12,6 +12,7 @@ from torch import nn
 from palp_lab.metrics.reader import SIDE, ElementReader
 from palp_lab.tinyworld.factors import WORLD_VERSION
 from palp_lab.tinyworld.pretrain_card import card
+from palp_lab.tinyworld.pretrain_flow_ship import assemble_flow, save_flow
 from palp_lab.tinyworld.pretrain_loop import load_averaged, load_checkpoint
 from palp_lab.tinyworld.pretrain_pipeline import assemble
 from palp_lab.tinyworld.pretrain_scorers import build_clip_task, build_identity_task, build_reader_task
@@ -37,6 +38,13 @@ def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
             if stage != "generator":
                 parts["text_encoder"] = lineage(folder, "generator")
             _describe(target / name, name, about["segments"], scores, parts, count(pipeline.unet))
+    if trained_stage(folder, "flow"):
+        flow, about = assemble_flow(folder)
+        save_flow(flow, target / "tiny_flow")
+        forget_origin(target / "tiny_flow")
+        parts = {"autoencoder": lineage(folder, "autoencoder")}
+        size = count(flow.transformer) + count(flow.text_encoder_2)
+        _describe(target / "tiny_flow", "tiny_flow", about["segments"], scores, parts, size)
     if trained_stage(folder, "clip"):
         matching = build_clip_task(folder, 1, False)
         about = load_averaged(matching, folder / "clip")

@@ -1,0 +1,50 @@
+"""The tiny flow model as an ordinary StableDiffusion3Pipeline folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from diffusers import AutoencoderKL, StableDiffusion3Pipeline
+from diffusers.models.attention_processor import JointAttnProcessor2_0
+
+from palp_lab.tinyworld.pretrain_flow import build_flow_scheduler, build_flow_task
+from palp_lab.tinyworld.pretrain_loop import load_averaged
+from palp_lab.tinyworld.pretrain_text import build_tokenizer
+
+
+def assemble_flow(folder: Path) -> tuple[StableDiffusion3Pipeline, dict]:
+    """The pipeline of the averaged weights of stage "flow", without T5, and its bookkeeping."""
+    task = build_flow_task(folder, 1, False)
+    about = load_averaged(task, folder / "flow")
+    task.transformer.set_attn_processor(JointAttnProcessor2_0())
+    autoencoder = AutoencoderKL.from_pretrained(folder / "autoencoder" / "model")
+    autoencoder.register_to_config(shift_factor=0.0)  # Stable Diffusion 3's pipeline adds it, none or not
+    pipeline = StableDiffusion3Pipeline(
+        vae=autoencoder,
+        text_encoder=task.text.eval(),
+        tokenizer=build_tokenizer(),
+        text_encoder_2=task.text_2.eval(),
+        tokenizer_2=build_tokenizer(),
+        text_encoder_3=None,
+        tokenizer_3=None,
+        transformer=task.transformer.eval(),
+        scheduler=build_flow_scheduler(),
+    )
+    return pipeline, about
+
+
+def save_flow(pipeline: StableDiffusion3Pipeline, target: Path) -> None:
+    """Saves everything in half precision. The text encoders' configurations say float32, which is what transformers
+    then opens them in, as diffusers does the rest."""
+    parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
+    try:
+        for name in parts:
+            getattr(pipeline, name).half()
+        pipeline.save_pretrained(target)
+    finally:
+        for name in parts:
+            getattr(pipeline, name).float()
+    for path in target.glob("text_encoder*/config.json"):
+        config = {**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

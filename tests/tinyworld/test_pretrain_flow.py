@@ -1,0 +1,87 @@
+"""The flow stage: what is drawn, what is learned, and that one token of zeros stands for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention_processor import JointAttnProcessor2_0
+
+from palp_lab.tinyworld.pretrain_flow import (
+    ABSENT,
+    FlowMatching,
+    build_flow_task,
+    build_text_encoders,
+    build_transformer,
+    standardise,
+)
+from palp_lab.tinyworld.pretrain_text import build_tokenizer, encode_captions
+from palp_lab.types import UserError
+
+CAPTIONS = ["a photo of a cat", "a sketch of a red dog in the snow", "a watercolor of a car at night"]
+
+
+@pytest.fixture
+def task() -> FlowMatching:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = build_tokenizer()
+        table = encode_captions(tokenizer, CAPTIONS)[:, None]
+        latents = np.random.default_rng(0).normal(size=(3, 8, 16, 16)).astype(np.float16)
+        empty = encode_captions(tokenizer, [""])[0]
+        return FlowMatching(
+            build_transformer(), build_text_encoders(tokenizer), latents, table, empty, batch=8, bf16=False
+        )
+
+
+def test_it_starts_with_nothing_to_say_and_a_step_teaches_it(task: FlowMatching) -> None:
+    batch = task.draw(torch.Generator().manual_seed(0))
+    before = task(batch)
+    torch.testing.assert_close(before, (batch["noise"] - batch["x"]).square().mean())
+    learned = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learned, 0.1)
+    before.backward()
+    optimizer.step()
+    assert task(batch) < before
+    assert all(parameter.grad is None for parameter in task.text.parameters()), "the first text encoder is frozen"
+
+
+def test_shares_of_noise_are_stratified_and_the_same_for_the_same_generator(task: FlowMatching) -> None:
+    one, other = (task.draw(torch.Generator().manual_seed(5)) for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    ranks = torch.special.ndtr(one["sigma"].logit())
+    assert torch.equal((ranks * 8).long(), torch.arange(8)), "one from each eighth of the logit-normal"
+
+
+@torch.no_grad()
+def test_one_token_of_zeros_counts_as_the_stock_pipelines_many(task: FlowMatching) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for parameter in task.transformer.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    context, pooled = task.told(torch.from_numpy(task.captions[:2, 0].astype(np.int64)))
+    x_t, t = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(2)), torch.tensor([300.0, 800.0])
+    ours = task.transformer(x_t, context, pooled, t).sample
+    task.transformer.set_attn_processor(JointAttnProcessor2_0())
+    many = torch.cat([context[:, :-1], context[:, -1:].expand(-1, ABSENT, -1)], 1)
+    torch.testing.assert_close(ours, task.transformer(x_t, many, pooled, t).sample, rtol=1e-4, atol=1e-4)
+    assert (ours - task.transformer(x_t, context, pooled, t).sample).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_the_texts_entry_is_standardised(task: FlowMatching) -> None:
+    ids = torch.from_numpy(task.captions[:, 0].astype(np.int64))
+    end = build_tokenizer().eos_token_id
+    weight = task.transformer.context_embedder.weight.clone()
+    standardise(task, ids, end)
+    said = task.told(ids)[0][:, :-1][:, 1:][ids[:, 1:] != end]
+    expected = (said - said.mean(0)) / said.std(0) @ weight.T
+    found = task.transformer.context_embedder(said)
+    torch.testing.assert_close(found - found.mean(0), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stage=latents first"):
+        build_flow_task(tmp_path, 4, False)
