@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from palp_lab import __version__
 from palp_lab.dataset.concept import AbstractDataset, Concept
-from palp_lab.metrics.base import Score
+from palp_lab.metrics.base import Score, per_image
 from palp_lab.metrics.protocols import Protocol, References
 from palp_lab.pictures import Picture, Scalar
 from palp_lab.prompts import DriftPrompt
@@ -182,7 +184,7 @@ def bound_pictures(
                 for seed, image in zip(BOUND_SEEDS, renders, strict=True)
             ]
         else:
-            photos = concept.photos if name == "training_photos" else concept.held_out
+            photos = concept.photos if name == "training_photos" or leaves_one_out(concept) else concept.held_out
             words = name.replace("_", " ").removesuffix("s")
             some = [
                 Picture(words, words, i, image, {"what": words})
@@ -191,6 +193,11 @@ def bound_pictures(
         if some:
             found[name] = some
     return found
+
+
+def leaves_one_out(concept: Concept) -> bool:
+    """Whether each training photo in turn stands for a photo that was held out, since none is."""
+    return concept.held_out is None and len(concept.photos) > 1
 
 
 def score_bounds(
@@ -207,15 +214,39 @@ def score_bounds(
     for name, some in pictures.items():
         photos = name.endswith("_photos")
         drawn = {s: list(some) for s in sentences} if photos else by_sentence(some)
-        compared = (
-            References(references.photos, None, references.true_renders) if name == "held_out_photos" else references
-        )
+        compared = replace(references, held_out=None) if name == "held_out_photos" else references
         for sentence in sentences:
-            if sentence in drawn:
-                scores = protocol.measure(stack(drawn[sentence]), sentence, concept.superclass, compared)
-                names = tuple(f"{folder}/{name}/{p.file_name()}" for p in drawn[sentence])
-                bounds.append(Bound(name, sentence, values(scores), names))
+            if sentence not in drawn:
+                continue
+            scores = protocol.measure(stack(drawn[sentence]), sentence, concept.superclass, compared)
+            if name == "held_out_photos" and leaves_one_out(concept):
+                scores = against_the_others(protocol, concept, compared, sentence, scores)
+            names = tuple(f"{folder}/{name}/{p.file_name()}" for p in drawn[sentence])
+            bounds.append(Bound(name, sentence, values(scores), names))
     return tuple(bounds)
+
+
+def against_the_others(
+    protocol: Protocol, concept: Concept, references: References, sentence: str, scores: Mapping[str, Score]
+) -> dict[str, Score]:
+    """Scores of the training photos with every value per picture measured against the other photos, so that no photo is
+    compared with itself: the real images of arXiv 2208.12242, Table 1."""
+    photos = references.photos
+    each = [
+        protocol.measure(
+            photos[i : i + 1],
+            sentence,
+            concept.superclass,
+            replace(references, photos=torch.cat([photos[:i], photos[i + 1 :]])),
+        )
+        for i in range(len(photos))
+    ]
+    found = dict(scores)
+    for name, score in scores.items():
+        if score.per_image is not None:
+            parts = [value for one in each for value in one[name].per_image or (None,)]
+            found[name] = per_image(torch.tensor([math.nan if v is None else v for v in parts], dtype=torch.float64))
+    return found
 
 
 def values(scores: Mapping[str, Score]) -> dict[str, MetricValue]:

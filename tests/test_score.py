@@ -195,6 +195,29 @@ def test_bounds_that_cannot_be_had_are_left_out(measuring: Protocol) -> None:
     assert {name for name, _ in bounds(fewer, Renders())} == {"training_photos"}
 
 
+class AllTrained(Renders):
+    """A concept that holds no photo out, as DreamBench's."""
+
+    def concept(self) -> Concept:
+        return replace(super().concept(), held_out=None)
+
+
+def test_real_images_are_each_photo_against_the_others(measuring: Protocol) -> None:
+    """DreamBooth's first row: the mean over pairs of different photos, never a photo with itself."""
+    found = bounds(measuring, AllTrained())
+    real = found["held_out_photos", SENTENCES[0]].metrics
+    seen = torch.nn.functional.normalize(measuring.embedders["clip"].images(PHOTOS).double(), dim=-1)
+    cosines = seen @ seen.T
+    off_diagonal = (cosines.sum() - cosines.trace()) / (len(PHOTOS) * (len(PHOTOS) - 1))
+    assert real["image_alignment"].value == pytest.approx(float(off_diagonal), abs=1e-6)
+    assert real["copy"].value == pytest.approx(float((cosines - 9 * torch.eye(len(PHOTOS))).amax(1).mean()), abs=1e-6)
+    assert real["identity_held_out"].value is None
+    copies = found["training_photos", SENTENCES[0]].metrics
+    assert real["text_alignment"].per_image == pytest.approx(copies["text_alignment"].per_image)
+    assert real["diversity"].value == copies["diversity"].value
+    assert copies["image_alignment"].value > real["image_alignment"].value
+
+
 def test_reference_and_bound_renders_share_no_seed() -> None:
     assert not set(REFERENCE_SEEDS) & set(BOUND_SEEDS)
 

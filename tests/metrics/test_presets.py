@@ -90,6 +90,13 @@ def test_every_column_has_a_direction_and_says_what_it_compares_with(name: str) 
             assert node.get("against") in (None, "training"), "published protocols score against the photos they had"
 
 
+@pytest.mark.parametrize("name", groups(conf_folder())["metrics"])
+def test_every_protocol_and_column_is_documented(name: str) -> None:
+    page = (conf_folder().parent / "docs" / "protocols.md").read_text(encoding="utf-8")
+    rows = "\n".join(line for line in page.splitlines() if line.startswith("| `"))
+    assert [column for column in (name, *composed(name).metrics.metrics) if f"`{column}`" not in rows] == []
+
+
 def test_ours_has_every_likeness_against_training_and_against_held_out_photos(networks: dict[str, Path]) -> None:
     protocol = opened("photos", networks)
     held_out = noise_pictures(2, seed=8)
