@@ -60,7 +60,8 @@ def open_saved(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any],
 def _import(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any], dict[str, Any], list[Path]]:
     from omegaconf import OmegaConf
 
-    from palp_lab.formats.imported import Naming, import_adapter, read_contents
+    from palp_lab.formats.imported import import_adapter, read_contents
+    from palp_lab.formats.recipe import Naming
     from palp_lab.parts import open_model
 
     contents = read_contents(path)  # before the model is opened: a wrong file is said at once

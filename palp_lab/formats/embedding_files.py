@@ -88,3 +88,11 @@ def to_embedding(name: str, vectors: Sequence[Tensor]) -> dict[str, Tensor]:
     """The content of an embedding file: `{word: vectors}`, or a key for each of several text encoders."""
     own = [value.detach().cpu().float().contiguous() for value in vectors]
     return {name: own[0]} if len(own) == 1 else dict(zip(CLIP, own, strict=False))
+
+
+def by_site_names(sites: Sequence[str], encoders: int) -> dict[str, str]:
+    """What vectors by cross-attention site (P+) are called in a file: kohya's names, one per site; with several text
+    encoders (ours) those names behind the encoder's key. Maps to `<site>.<number of the encoder>`."""
+    if encoders == 1:
+        return {site: f"{site}.0" for site in sites}
+    return {f"{CLIP[number]}.{site}": f"{site}.{number}" for number in range(encoders) for site in sites}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.formats import custom_diffusion_files as custom_diffusion
-from palp_lab.formats.embedding_files import to_embedding
+from palp_lab.formats.embedding_files import by_site_names, to_embedding
 from palp_lab.formats.low_rank import Updates, cast, from_peft, to_diffusers, to_kohya, to_peft
 from palp_lab.formats.names import ldm_paths
 
@@ -109,10 +109,15 @@ class Learned:
         return _save(folder / custom_diffusion.FILE, tensors, {"format": "pt"})
 
     def write_embedding(self, folder: Path) -> str:
-        """The learned word, always in float32; vectors by site under their own names (first text encoder)."""
+        """The learned word, or its vectors by cross-attention site under kohya's names; always in float32."""
         found: dict[str, Tensor] = {}
-        for word, vectors in self.words.items():
-            found |= to_embedding(word, vectors if word == self.adapter.concept.placeholder else vectors[:1])
+        if list(self.words) == [self.adapter.concept.placeholder]:
+            found = to_embedding(*next(iter(self.words.items())))
+        else:
+            sites, encoders = list(self.words), len(next(iter(self.words.values())))
+            for name, own in by_site_names(sites, encoders).items():
+                site, _, number = own.rpartition(".")
+                found[name] = self.words[site][int(number)].detach().cpu().float().contiguous()
         return _save(folder / EMBEDDING, found, {"format": "pt"})
 
     def write_pipeline(self, folder: Path) -> str:

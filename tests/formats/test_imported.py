@@ -14,12 +14,15 @@ from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from palp_lab.formats.imported import Naming, import_adapter, read_contents
+from palp_lab.export import export_adapter
+from palp_lab.formats.imported import import_adapter, read_contents
+from palp_lab.formats.recipe import Naming
 from palp_lab.model import open_model
 from palp_lab.model.base import AbstractModel
 from palp_lab.model.unet import UNetModel
 from palp_lab.saved_adapters import assemble
 from palp_lab.types import UserError
+from tests.contracts.parts import adapter, train_a_little
 from tests.test_export import SENTENCE, draw
 
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1"]
@@ -130,6 +133,30 @@ def test_words_of_diffusers_and_a1111(micro_path: Path, micro: UNetModel, tmp_pa
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4, msg=name)
 
 
+RECIPES = {
+    ("learned", "lora", "lora"): {"text_encoder": True, "rank": 3, "alpha": 2.0},
+    ("learned", "lora", "kohya"): {"text_encoder": True, "rank": 3, "alpha": 2.0, "targets": UNET},
+    ("rare", "lora", "peft"): {"text_encoder": True, "rank": 2, "alpha": 6.0},
+    ("learned", "key_value", "custom_diffusion"): {"crossattn": True},
+    ("per_layer", "none", "embedding"): {},
+}
+
+
+@pytest.mark.parametrize("family", ["micro", "micro_sdxl"])
+@pytest.mark.parametrize("recipe", RECIPES, ids="-".join)
+def test_what_we_export_comes_back(
+    family: str, recipe: tuple[str, str, str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    model = request.getfixturevalue(family)
+    tokens, edits, form = recipe
+    one = adapter(model, tokens, edits, **RECIPES[recipe])
+    train_a_little(one)
+    wanted, call = draw(one), one.tokens.call(one.concept)
+    export_adapter(one, tmp_path, format=[form, "embedding"] if tokens == "learned" else form)
+    found = ours(tmp_path / "peft" if form == "peft" else tmp_path, model, Naming(call, "cat"))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def about(path: Path, model: AbstractModel, *naming: str) -> dict[str, Any]:
     return imported(path, model, Naming(*naming))[1]
 
@@ -159,6 +186,10 @@ def test_how_the_subject_is_called(micro: UNetModel, tmp_path: Path) -> None:
     assert about(tmp_path, micro, "old <mia> cat")["tokens"]["phrase"] == "old {placeholder} cat"
     with pytest.raises(UserError, match="holds the word '<mia>', which must stand in it"):
         about(tmp_path, micro, "sks cat")
+    save_file({"emb_params": torch.ones(1, 16)}, tmp_path / "dog.pt")
+    with pytest.raises(UserError, match=r"dog\.pt: its word 'dog' is a known one"):
+        about(tmp_path / "dog.pt", micro)
+    assert about(tmp_path / "dog.pt", micro, "<v> dog")["placeholder"] == "<v>"
     lora(tmp_path, micro, "other.safetensors")
     with pytest.raises(UserError, match="holds another adapter of this kind"):
         about(tmp_path, micro)
