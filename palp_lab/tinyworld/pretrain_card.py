@@ -28,8 +28,8 @@ WHAT = {
     "tiny_flow": (
         "A StableDiffusion3Pipeline in stock classes: SD3Transformer2DModel (four blocks of joint attention over text "
         "and 64 patches), two CLIPTextModelWithProjection, no T5, FlowMatchEulerDiscreteScheduler without shift, "
-        "`tiny`'s autoencoder. The first text encoder is a frozen copy of `tiny`'s, as it was when this training began; the "
-        "second, narrow one was trained here. Everything is stored in half precision.\n\n"
+        "`tiny`'s autoencoder. The first text encoder is a frozen copy of `tiny`'s, as it was when this training "
+        "began; the second, narrow one was trained here. Everything is stored in half precision.\n\n"
         "```python\nfrom diffusers import StableDiffusion3Pipeline\n\n"
         "pipe = StableDiffusion3Pipeline.from_pretrained(path, text_encoder_3=None, tokenizer_3=None)\n"
         'pipe("a photo of a cat at night", guidance_scale=5, num_inference_steps=25).images[0]\n```'
@@ -76,8 +76,9 @@ LIMITS = {
     "tiny": "Knows the tiny world's words only. Small accessories and two-subject scenes are its weakest points.",
     "tiny_small": "Hardly trained yet; it is here to compare sizes, and to be trained further.",
     "tiny_flow": (
-        "Trained for minutes: it is here to show that methods run under flow matching. Styles and places are right, "
-        "subjects are often the wrong class, and accessories are missing."
+        "Trained for minutes: it is here to show that methods run under flow matching. Colours, styles and places "
+        "follow the prompt; patches are painted almost on their own, so that subjects are mosaics, and accessories are "
+        "missing."
     ),
     "clip": "Reads the tiny world's language only.",
     "identity": "Tells individuals of the tiny world apart, nothing else.",
