@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from palp_lab.dataset.captions import slotted
 from palp_lab.dataset.concept import SLOT, AbstractDataset, Concept
 from palp_lab.dataset.picture_file import picture_files
 from palp_lab.metrics.protocols import Protocol
@@ -38,19 +38,7 @@ def as_sentence(prompt: str, concept: Concept, where: str) -> str:
 
     Raises UserError, beginning with `where`, for a prompt with none of them, or with several slots.
     """
-    if prompt.count(SLOT) > 1:
-        raise UserError(f"{where}: {prompt!r} has {prompt.count(SLOT)} slots; write {SLOT} once, where the subject is")
-    if SLOT in prompt:
-        return prompt
-    placeholder, superclass = re.escape(concept.placeholder), re.escape(concept.superclass)
-    for pattern in (rf"{placeholder}(\s+{superclass}\b)?", rf"\b{superclass}\b"):
-        sentence, count = re.subn(pattern, SLOT, prompt, count=1)
-        if count:
-            return sentence
-    raise UserError(
-        f"{where}: {prompt!r} names neither the class word {concept.superclass!r} nor {concept.placeholder!r}; "
-        f"write {SLOT} where the subject is"
-    )
+    return slotted(prompt, [concept.placeholder], concept.superclass, where)
 
 
 def read_foreign(folder: Path, concept: Concept) -> list[Picture]:

@@ -67,10 +67,12 @@ def slotted(text: str, names: Sequence[str], superclass: str, where: str) -> str
     """A caption or prompt of another tool as a sentence with one slot: it is written out already, or stands in place of
     the first of `names` (a placeholder or rare token, with or without the class word after it), or of the class word.
 
-    Raises UserError, beginning with `where`, for a text that has none of them.
+    Raises UserError, beginning with `where`, for a text that has none of them, or several slots.
     """
+    if text.count(SLOT) > 1:
+        raise UserError(f"{where}: {text!r} has {text.count(SLOT)} slots; write {SLOT} once, where the subject is")
     if SLOT in text:
-        return check_sentence(text, where)
+        return text
     text, noun = " ".join(text.split()), _whole(superclass)
     for pattern in (*(rf"{_whole(name)}(\s+{noun})?" for name in names if name), noun):
         sentence, count = re.subn(pattern, SLOT, text, count=1, flags=re.IGNORECASE)
