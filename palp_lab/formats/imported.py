@@ -64,7 +64,7 @@ def import_adapter(
     if tensors and (len(placeholder.split()) != 1 or any(len(pieces) < 2 for pieces in model.pieces(placeholder))):
         raise UserError(
             f"{path}: its word {placeholder!r} is {'no single one' if ' ' in placeholder else 'a known one'}, so that "
-            "prompts cannot tell it apart; rename it in the file, or where the file says none: 'imported.trigger=\"<v>\"'"
+            "prompts cannot tell it apart; rename it in the file, or where it says none: 'imported.trigger=\"<v>\"'"
         )
     edits = edits_of(path, found, model, tensors)
     about = {
