@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from palp_lab.types import UserError
 
@@ -34,7 +34,7 @@ class Finding:
 def doctor(config: DictConfig) -> None:
     """Prints the findings and raises SystemExit(1) where one needs a fix."""
     checks: list[Callable[[DictConfig], Finding]] = [_python, _libraries, _device, _threads, _disk, _model, _wandb]
-    findings = [check(config) for check in checks]
+    findings = [*(check(config) for check in checks), *presets()]
     for finding in findings:
         print(f"{'fix ' if finding.fix else 'ok  '} {finding.subject:<11}{finding.found}")
         if finding.fix:
@@ -109,9 +109,29 @@ def _model(config: DictConfig) -> Finding:
         return Finding("model", str(config.labels.model), str(error))
     except Exception as error:
         return Finding("model", str(config.labels.model), f"does not open: {type(error).__name__}: {error}")
-    return Finding(
-        "model", f"{config.labels.model}: {model.resolution} px, {len(model.sites)} cross-attention sites, {model.kind}"
-    )
+    said = f"{config.labels.model}: {model.resolution} px, {len(model.sites)} cross-attention sites, {model.kind}"
+    return Finding("model", f"{said}, {model.weight_bytes / 1e9:.2f} GB of weights in {config.dtype}")
+
+
+def presets() -> list[Finding]:
+    """Which of the shipped choices of model= could be opened here without a network; none of them has to be."""
+    from omegaconf import OmegaConf
+
+    from palp_lab.composition import conf_folder
+    from palp_lab.model.folder import lacking
+
+    findings = []
+    for file in sorted((conf_folder() / "model").glob("*.yaml")):
+        node: Any = OmegaConf.load(file)
+        above = [file.with_name(f"{name}.yaml") for name in node.pop("defaults", []) if name != "_self_"]
+        whole = OmegaConf.merge(*(OmegaConf.load(path) for path in above), node)
+        lost = lacking(whole.path)
+        size = sum((OmegaConf.select(whole, "dimensions.parameters") or {}).values()) * 4 / 1e9
+        said = (
+            "here" if not lost else f"not here ({', '.join(lost)}): hf download {whole.path} where there is a network"
+        )
+        findings.append(Finding(file.stem, said + (f"; {size:.1f} GB of weights in float32" if size else "")))
+    return findings
 
 
 def _wandb(config: DictConfig) -> Finding:

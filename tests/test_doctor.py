@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from palp_lab.composition import compose
-from palp_lab.doctor import doctor
+from palp_lab.doctor import doctor, presets
+from palp_lab.model.folder import lacking
 
 
 def examine(*overrides: str) -> int:
@@ -25,7 +27,36 @@ def test_a_healthy_machine(output: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert status == 0, said
     for subject in ("python", "libraries", "device", "threads", "disk", "model", "wandb"):
         assert f"ok   {subject}" in said
-    assert "64 px" in said
+    assert "64 px" in said and "GB of weights in float32" in said
+    assert "ok   tiny       here" in said
+
+
+def test_presets_say_what_is_missing_and_where_it_comes_from(
+    output: Path, micro_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub's cache is looked into, nothing is downloaded, and what is not there is no fault of the machine."""
+    import huggingface_hub
+    from omegaconf import OmegaConf
+
+    from palp_lab.composition import conf_folder
+
+    paths = {file.stem: OmegaConf.load(file).path for file in (conf_folder() / "model").glob("*.yaml")}
+    cached = {paths["sd15"]: str(micro_path / "model_index.json")}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda where, name: cached.get(where))
+    said = {finding.subject: finding for finding in presets()}
+    assert said.keys() == paths.keys() and not any(finding.fix for finding in said.values())
+    assert said["tiny"].found == "here" and said["sd15"].found.startswith("here; 4.3 GB")
+    assert "not here (model_index.json): hf download stabilityai/stable-diffusion-xl" in said["sdxl"].found
+    assert "13.9 GB" in said["sdxl"].found
+
+
+def test_a_preset_of_which_only_the_configuration_is_cached_is_not_here(micro_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(micro_path, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert lacking(micro_path) == []
+    assert set(lacking(folder)) == {"unet", "vae", "text_encoder"}
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").symlink_to(tmp_path / "gone")
+    assert "vae" in lacking(folder)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,12 @@ class AbstractModel(ABC):
         model's where a family does not say more."""
         return self.fingerprint
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of memory the frozen parts take."""
+        parts = [self.base, *(part for part in self.pipeline_parts().values() if isinstance(part, nn.Module))]
+        return sum(weight.numel() * weight.element_size() for part in parts for weight in part.parameters())
+
     @abstractmethod
     def encode_image(self, pixels: Pixels) -> LatentDistribution:
         """Posterior of the (scaled) latents of pictures in [-1, 1]; no gradient."""

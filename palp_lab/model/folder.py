@@ -19,6 +19,8 @@ from torch import nn
 from palp_lab.types import UserError
 
 LIBRARIES = ("diffusers", "transformers")
+WEIGHTY = ("unet", "transformer", "vae", "text_encoder")
+"""How the names of parts that have weights begin."""
 SHIPPED = Path(__file__).resolve().parent.parent / "tinyworld" / "weights"
 
 
@@ -106,6 +108,28 @@ class Folder(AbstractParts):
                 ) from error
             raise UserError(_advice(f"model.path={self.path} ({part})", self.path, error)) from error
         return loaded
+
+
+def lacking(path: str | Path) -> list[str]:
+    """The parts of a pipeline whose weights are not on this machine, or model_index.json; empty where a model can be
+    opened without a network. Nothing is downloaded, opened or checked beyond the names of files."""
+    from huggingface_hub import try_to_load_from_cache
+
+    where = resolve(path)
+    index = Path(where) / "model_index.json"
+    if not index.is_file():
+        cached = try_to_load_from_cache(where, index.name) if where.count("/") == 1 else None
+        if not isinstance(cached, str):
+            return [index.name]
+        index = Path(cached)
+    parts = {name: value for name, value in json.loads(index.read_text()).items() if isinstance(value, list)}
+    weighty = [name for name, (library, _) in parts.items() if library in LIBRARIES and name.startswith(WEIGHTY)]
+    return [name for name in weighty if not any(_weights(index.parent / name))]
+
+
+def _weights(folder: Path) -> Iterator[Path]:
+    """Files of weights in a folder that are really there: the cache's are links."""
+    return (file for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind) if file.exists())
 
 
 def _download(repository: str, revision: str | None) -> str:
