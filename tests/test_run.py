@@ -233,7 +233,7 @@ def test_a_dry_run_lists_and_makes_nothing(
     run(config)
     said = capsys.readouterr().out
     assert "train, pictures, scores, bounds to do" in said
-    assert "1 cells, 1 to do" in said and "GB" in said
+    assert "1 cells, 1 to do" in said and "GB of memory for the largest: all weights" in said
     assert not (tmp_path / "store").exists()
 
 
