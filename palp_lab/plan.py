@@ -35,14 +35,15 @@ def plan_cell(cell: Cell, known: bool = False) -> dict[str, Any]:
     drawn: list[int | str] = [*cell.steps, *cell.fills]
     stages: list[tuple[str, int | str]] = [("train", 0), *(("pictures", one) for one in drawn)]
     stages += [("scores", step) for step in cell.steps] + [("bounds", 0)]
-    rows = []
+    rows, memory = [], 0
     for kind, step in [] if known else stages:
         inputs = cell.stage_inputs(kind, step)
         there = cell.store.find(kind, inputs, thorough=False) is not None
         seconds, size = (0.0, 0) if there else estimate(cell, kind, step)
+        memory = max(memory, 0 if there else cell.model.weight_bytes + (kind == "train") * training_bytes(cell))
         rows.append({"kind": kind, "key": digest(inputs), "there": there, "seconds": seconds, "bytes": size})
     labels = {"method": cell.config.labels.method, "concept": cell.concept.name, "seed": int(cell.config.seed)}
-    return {"run": cell.run, **labels, "target": cell.target, "stages": rows}
+    return {"run": cell.run, **labels, "target": cell.target, "stages": rows, "memory": memory}
 
 
 def print_plan(cells: Iterable[Mapping[str, Any]]) -> None:
@@ -64,6 +65,11 @@ def print_plan(cells: Iterable[Mapping[str, Any]]) -> None:
         f"{len(listed)} cells, {missing} to do: about {duration(seconds)} of one process and {size / 1e9:.2f} GB; "
         "training from what earlier ones took where there are any like it, else from one timed pass of the model"
     )
+    if memory := max((cell["memory"] for cell in listed), default=0):
+        print(
+            f"at least {memory / 1e9:.2f} GB of memory for the largest: all weights, and gradients and moments of what "
+            "is trained; the activations of a step come on top and are not estimated"
+        )
 
 
 def duration(seconds: float) -> str:
@@ -128,6 +134,11 @@ def pass_seconds(cell: Cell) -> float:
             cell.model.predict(x_t, t, cond)
         _pass_seconds[key] = (time.perf_counter() - began) / rows
     return _pass_seconds[key]
+
+
+def training_bytes(cell: Cell) -> int:
+    """Memory of what a training adds to the frozen weights: each number, its gradient and two moments of Adam."""
+    return 4 * adapter_bytes(cell)
 
 
 def adapter_bytes(cell: Cell) -> int:

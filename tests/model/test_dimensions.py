@@ -13,6 +13,8 @@ from palp_lab.composition import compose, conf_folder
 from palp_lab.model import family_of, open_model
 from palp_lab.model.dimensions import RandomParts, stand_in_tokenizer, weight_bytes
 from palp_lab.model.folder import Folder, component_class
+from palp_lab.model.sdxl import SdxlModel
+from palp_lab.model.unet import UNetModel
 from palp_lab.types import UserError
 
 PRESETS = sorted(
@@ -97,6 +99,12 @@ def test_the_stand_in_tokenizer_has_the_size_and_reads_everything() -> None:
 def test_bytes_of_the_weights() -> None:
     assert weight_bytes(dimensions("sd14"), torch.float32) == 4 * (859_520_964 + 83_653_863 + 123_060_480)
     assert weight_bytes(dimensions("sdxl"), torch.float16) == 2 * 3_468_837_867
+
+
+def test_an_open_model_knows_what_it_holds(micro: UNetModel, micro_sdxl: SdxlModel) -> None:
+    parts = [micro.base, micro.autoencoder, micro.text.encoder]
+    assert micro.weight_bytes == 4 * sum(p.numel() for part in parts for p in part.parameters())
+    assert micro_sdxl.weight_bytes > 4 * sum(p.numel() for text in micro_sdxl.texts for p in text.encoder.parameters())
 
 
 @pytest.mark.slow
