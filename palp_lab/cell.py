@@ -107,6 +107,7 @@ class Cell:
             inputs = keys.picture_inputs(self.plain, self._who(step), texts, self.seeds)
         elif kind == "estimates":
             inputs = keys.picture_inputs(self.plain, self._who(step), [self.probe], [ESTIMATE_SEED])
+            inputs |= {"strip": self.plain["strip"]}
         else:
             drawn = self.fills if kind == "bounds" else (step, "class_word")
             inputs = keys.score_inputs(
@@ -157,7 +158,10 @@ class Cell:
 
         def build_in(folder: Path) -> Mapping[str, Any]:
             with self._prompting(step) as (prompting, _, knobs):
-                [image] = strip_images(self.model, prompting, self.probe, [ESTIMATE_SEED])
+                how = self.config.strip
+                [image] = strip_images(
+                    self.model, prompting, self.probe, [ESTIMATE_SEED], float(how.guidance), t=float(how.t)
+                )
                 words = prompting.fill(self.probe)
             write_pictures(folder, [Picture(words, self.probe, ESTIMATE_SEED, image, {**knobs, "what": "estimate"})])
             return {}

@@ -149,5 +149,6 @@ def publish_strip(cell: Cell, folder: Path) -> None:
     for step in cell.steps:
         link_all(cell.estimates(step).folder, folder, f"step_{step:06d}")
         pictures[str(cell.config.labels.method)][step] = f"step_{step:06d}.png"
-    caption = f"One-step estimate of the clean picture from the same pure noise, prompted “{cell.probe}”"
+    where = "" if cell.config.strip.t == 1 else f", read {1 - float(cell.config.strip.t):.0%} of the way down from it"
+    caption = f"One-step estimate of the clean picture from the same pure noise{where}, prompted “{cell.probe}”"
     write_text(about, json.dumps({"caption": caption, "sentence": cell.probe, "pictures": pictures}, indent=1) + "\n")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from palp_lab.generate import clean, start, to_uint8
 from palp_lab.model.unet import UNetModel
 from palp_lab.strip import strip_images
+from palp_lab.types import UserError
 from tests.test_generate import SENTENCES, concept
 
 
@@ -33,3 +35,26 @@ def test_every_seed_has_its_own_noise_in_any_company(micro: UNetModel) -> None:
     assert not torch.equal(both[0], both[1])
     guided = strip_images(micro, prompting, SENTENCES[0], seeds=(0,), guidance=7.5)
     assert not torch.equal(guided[0], both[0])
+
+
+def test_below_the_end_the_noise_is_sampled_down_first(micro: UNetModel) -> None:
+    """Two DDIM steps written out: 999 -> 959 -> 930."""
+    x_t = start(0, micro.latent_shape)[0][None]
+    cond = micro.base_text([concept().clean(SENTENCES[0])])
+    with torch.no_grad():
+        for t, after in ((999, 959), (959, 930), (930, None)):
+            eps = micro.predict(x_t, torch.tensor([t]), cond).raw
+            product = micro.path.alphas_cumprod
+            x0 = (x_t - (1 - product[t]).sqrt() * eps) / product[t].sqrt()
+            if after is not None:
+                x_t = (product[after].sqrt() * x0 + (1 - product[after]).sqrt() * eps).float()
+    expected = to_uint8(micro.decode_image(x0.float().clamp(-4, 4)))
+    found = strip_images(micro, clean(micro, concept()), SENTENCES[0], t=930 / 999)
+    assert int((found.int() - expected.int()).abs().max()) <= 1
+    assert not torch.equal(found, strip_images(micro, clean(micro, concept()), SENTENCES[0]))
+
+
+@pytest.mark.parametrize("t", [0.0, 1.1, -1])
+def test_the_clock_has_ends(micro: UNetModel, t: float) -> None:
+    with pytest.raises(UserError, match=r"strip\.t="):
+        strip_images(micro, clean(micro, concept()), SENTENCES[0], t=t)
