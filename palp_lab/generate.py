@@ -16,7 +16,7 @@ from palp_lab import __version__
 from palp_lab.adapter import Adapter
 from palp_lab.context import Canvas, Context, read_context
 from palp_lab.dataset.concept import Concept
-from palp_lab.diffusion.sampler import sample
+from palp_lab.engine.pictures import denoise, start, to_uint8
 from palp_lab.model.base import AbstractModel, LatentDistribution, TextCond
 from palp_lab.pictures import Picture, Scalar
 from palp_lab.types import UserError
@@ -147,13 +147,6 @@ def saved(path: Path, config: DictConfig) -> Iterator[tuple[Adapter, dict[str, S
         adapter.edits.detach()
 
 
-def start(seed: int, shape: Sequence[int]) -> tuple[Tensor, torch.Generator]:
-    """A picture's own noise [c h w] and the generator that goes on from it (ancestral schedulers draw from it). The
-    stock pipeline with `generator=torch.Generator().manual_seed(seed)` starts from the same noise."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(tuple(shape), generator=generator), generator
-
-
 def generate_pictures(
     model: AbstractModel,
     prompting: Prompting,
@@ -227,26 +220,10 @@ def _draw(
     else:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise, source = ground[0].begin(ground[1], generators)
-    both = cond if negative is None else TextCond.cat([negative.repeat(count), cond])
-
-    def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        if negative is None:
-            return model.predict(x_t, t, both).raw, None
-        raw = model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).raw
-        return raw[count:], raw[:count]
-
-    scheduler = model.scheduler(sampling.scheduler)
-    # diffusers takes one generator per row wherever it takes one.
-    latents = sample(predict, scheduler, noise, sampling.steps, sampling.guidance, generators, source)
-    images = to_uint8(model.decode_image(latents))
+    negatives = None if negative is None else negative.repeat(count)
+    how = (sampling.scheduler, sampling.steps, sampling.guidance)
+    images = to_uint8(model.decode_image(denoise(model, cond, negatives, noise, generators, *how, source)))
     return images if ground is None else ground[0].paste(images)
-
-
-def to_uint8(pixels: Tensor) -> Tensor:
-    """Pictures in [-1, 1] as 8 bit RGB on the CPU, rounded as the stock pipeline does; non-finite is black."""
-    if not bool(torch.isfinite(pixels).all()):
-        log.warning("some pictures hold values that are not finite: drawn black; the adapter has diverged")
-    return ((pixels.float() / 2 + 0.5).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

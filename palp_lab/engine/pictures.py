@@ -1,9 +1,10 @@
-"""Pictures from a model, whatever its words and edits: for galleries and class pictures."""
+"""Pictures from a model, whatever its words and edits."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from palp_lab.diffusion.sampler import sample
 from palp_lab.model.base import AbstractModel, TextCond
 
 if TYPE_CHECKING:
-    from palp_lab.types import Images
+    from palp_lab.types import Images, Latents, Pixels
+
+logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -20,16 +23,45 @@ def draw(
     model: AbstractModel, cond: TextCond, seeds: Sequence[int], scheduler: str, steps: int, guidance: float
 ) -> Images:
     """One 8 bit picture per row of `cond`, each from its own seed, with whatever edits are attached and enabled."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]  # ancestral schedulers go on drawing from them
-    noise = torch.stack([torch.randn(model.latent_shape, generator=own) for own in generators]).to(model.device)
-    empty = model.unconditional(len(cond))
-    both = TextCond.cat([empty, cond])
+    noise, generators = zip(*(start(seed, model.latent_shape) for seed in seeds), strict=True)
+    negative = None if guidance == 1 else model.unconditional(len(cond))
+    at = torch.stack(noise).to(model.device)
+    return to_uint8(model.decode_image(denoise(model, cond, negative, at, generators, scheduler, steps, guidance)))
+
+
+def start(seed: int, shape: Sequence[int]) -> tuple[Tensor, torch.Generator]:
+    """A picture's own noise [c h w] and the generator that goes on from it (ancestral schedulers draw from it). The
+    stock pipeline with `generator=torch.Generator().manual_seed(seed)` starts from the same noise."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tuple(shape), generator=generator), generator
+
+
+def denoise(
+    model: AbstractModel,
+    cond: TextCond,
+    negative: TextCond | None,
+    noise: Latents,
+    generators: Sequence[torch.Generator],
+    scheduler: str,
+    steps: int,
+    guidance: float,
+    source: Any = None,
+) -> Latents:
+    """Latents of one picture per row of `cond`, away from `negative` (as many rows, in the same pass; None: no
+    guidance). diffusers takes one generator per row wherever it takes one; `source` is a photo to begin from."""
+    both = cond if negative is None else TextCond.cat([negative, cond])
 
     def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        if guidance == 1:
-            return model.predict(x_t, t, cond).raw, None
+        if negative is None:
+            return model.predict(x_t, t, both).raw, None
         unconditional, conditional = model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).raw.chunk(2)
         return conditional, unconditional
 
-    pixels = model.decode_image(sample(predict, model.scheduler(scheduler), noise, steps, guidance, generators))
-    return ((pixels.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous()
+    return sample(predict, model.scheduler(scheduler), noise, steps, guidance, list(generators), source)
+
+
+def to_uint8(pixels: Pixels) -> Images:
+    """Pictures in [-1, 1] as 8 bit RGB on the CPU, rounded as the stock pipeline does; non-finite is black."""
+    if not bool(torch.isfinite(pixels).all()):
+        logger.warning("some pictures hold values that are not finite: drawn black; the adapter has diverged")
+    return ((pixels.float() / 2 + 0.5).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -44,6 +44,6 @@ def signature(module: Personalizer) -> str:
         plain(module.adapter.tokens),
         plain(module.adapter.edits),
         module.adapter.model.fingerprint,
-        {role: feed.sentences for role, feed in module.feeds.items()},
+        {role: feed.own or feed.sentences for role, feed in module.feeds.items()},
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()

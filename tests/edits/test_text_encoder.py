@@ -17,6 +17,7 @@ from palp_lab.losses.base import StepContext
 from palp_lab.losses.prior_preservation import PriorPreservation
 from palp_lab.losses.prompt_alignment import PromptAlignment
 from palp_lab.losses.reconstruction import Reconstruction
+from palp_lab.model.sdxl import SdxlModel
 from palp_lab.model.unet import UNetModel
 from palp_lab.tokens.learned import LearnedTokens
 from palp_lab.tokens.rare import RareTokens
@@ -82,6 +83,31 @@ def test_the_judge_is_the_base_and_the_other_is_not(micro: UNetModel, name: str)
     with one.off():
         untrained = ctx.personal(x_t.clone(), t, ["a photo of a {}"] * 2, 7.5)
     assert not torch.allclose(personal, untrained, atol=1e-4), "its words and its empty prompt are its own"
+
+
+@each_edit
+def test_both_encoders_of_a_larger_model_are_trained(micro_sdxl: SdxlModel, name: str) -> None:
+    """The empty prompt is zeros there, whatever the text encoders have learned."""
+    before = micro_sdxl.base_text(PROMPTS)
+    one = adapter(micro_sdxl, edits=name)
+    with torch.no_grad():
+        train_a_little(one)
+        after = micro_sdxl.encode_prompts(PROMPTS)
+        first = micro_sdxl.texts[0].encoder.config.hidden_size
+        for mine, theirs in (
+            (after.tokens[..., :first], before.tokens[..., :first]),
+            (after.tokens[..., first:], before.tokens[..., first:]),
+            (after.pooled, before.pooled),
+        ):
+            assert not torch.allclose(mine, theirs, atol=1e-3)
+        with one.off():
+            assert torch.equal(micro_sdxl.encode_prompts(PROMPTS).tokens, before.tokens)
+        assert not micro_sdxl.unconditional(1).tokens.any()
+    assert {name.split(".")[1] for name, _ in one.parts() if ".text_encoder" in name} == {
+        "text_encoder",
+        "text_encoder_2",
+    }
+    assert set(one.edits.merged_text()) == {"text_encoder", "text_encoder_2"}
 
 
 def test_the_vocabulary_is_not_trained(micro: UNetModel) -> None:
