@@ -47,6 +47,19 @@ def test_latents_keep_their_masks(variants: int) -> None:
             assert mask.mean() == (which % 2 == 0)
 
 
+@pytest.mark.parametrize("variants", [0, 3])
+def test_a_picture_keeps_its_own_caption(variants: int) -> None:
+    """Shuffled, augmented, cut into micro-batches: the sentence of a row is that of its picture."""
+    own = [f"a {{}} of level {i}" for i in range(5)]
+    augmentation = Augmentation(variants, 0.5, 0.9)
+    stream = Feed(Role.SUBJECT, ToyModel(Kind.EPS), PICTURES, ["a {}"], 8, augmentation, 0, own=own)
+    for step, micro in ((0, 0), (3, 1), (4, 0)):
+        drawn = stream.draw(0, step, micro, 2)
+        assert drawn.sentences == tuple(own[which] for which in level(drawn.x0))
+    plain = Feed(Role.SUBJECT, ToyModel(Kind.EPS), PICTURES, ["a {}"], 8, augmentation, 0)
+    assert torch.equal(plain.draw(0, 3, 1, 2).x0, stream.draw(0, 3, 1, 2).x0), "nothing else changes"
+
+
 def test_every_picture_is_seen_equally_often() -> None:
     stream = feed(batch=4)
     seen = torch.cat([stream._photos(0, step) for step in range(10)])
