@@ -12,6 +12,8 @@ from PIL import Image
 
 from palp_lab.context import Context, read_context
 from palp_lab.generate import Sampling, clean, generate, generate_pictures, personal
+from palp_lab.model.base import AbstractModel
+from palp_lab.model.sdxl import SdxlModel
 from palp_lab.model.unet import UNetModel
 from palp_lab.pictures import read_pictures
 from palp_lab.types import UserError
@@ -45,12 +47,12 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "photo.png", tmp_path / "mask.png"
 
 
-def draw(model: UNetModel, context: Context | None, seeds=(0, 1), how=FAST, size=8, who=None):  # type: ignore[no-untyped-def]
+def draw(model: AbstractModel, context: Context | None, seeds=(0, 1), how=FAST, size=8, who=None):  # type: ignore[no-untyped-def]
     who = who or clean(model, concept())
     return list(generate_pictures(model, who, [SENTENCE], seeds, how, size, context=context))
 
 
-def stock(path: Path, name: str, model: UNetModel, scheduler: str) -> Any:
+def stock(path: Path, name: str, model: AbstractModel, scheduler: str) -> Any:
     """A stock pipeline on the folder's own weights."""
     import diffusers
 
@@ -60,7 +62,7 @@ def stock(path: Path, name: str, model: UNetModel, scheduler: str) -> Any:
     return pipe
 
 
-def latents_of(model: UNetModel, context: Context, scheduler: str, seed: int, guidance: float, monkeypatch) -> Any:  # type: ignore[no-untyped-def]
+def latents_of(model: AbstractModel, context: Context, scheduler: str, seed: int, guidance: float, monkeypatch) -> Any:  # type: ignore[no-untyped-def]
     """What is decoded when one picture is drawn."""
     seen: list[torch.Tensor] = []
     decode = model.decode_image
@@ -119,6 +121,27 @@ def test_without_guidance_and_with_v_prediction(
     context = Context(image, torch.from_numpy(np.array(mask)) > 127, 0.7)
     ours = latents_of(micro_v, context, "ddim", 2, 1.0, monkeypatch)
     assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_sdxl_into_a_photo_is_the_stock_pipeline(
+    micro_sdxl: SdxlModel, micro_sdxl_path: Path, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers
+
+    name = "StableDiffusionXLInpaintPipeline" if masked else "StableDiffusionXLImg2ImgPipeline"
+    pipe = getattr(diffusers, name).from_pretrained(micro_sdxl_path, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = micro_sdxl.scheduler("euler")
+    pixels, mask = photo(), hole()
+    more: dict[str, Any] = {"mask_image": mask, "height": 32, "width": 32} if masked else {}
+    theirs = pipe(
+        PROMPT, image=pixels, strength=0.5, num_inference_steps=6, guidance_scale=5.0, output_type="latent",
+        generator=torch.Generator().manual_seed(7), **more,
+    ).images  # fmt: skip
+    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+    context = Context(image, torch.from_numpy(np.array(mask)) > 127 if masked else None, 0.5)
+    assert_same(latents_of(micro_sdxl, context, "euler", 7, 5.0, monkeypatch), theirs)
 
 
 def test_outside_the_mask_the_picture_is_the_photo(micro: UNetModel, adapter, files) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
