@@ -25,6 +25,8 @@ from palp_lab.types import UserError
 from tests.metrics.conftest import noise_pictures, write_clip, write_preprocessor
 from tests.micro import LENGTH
 
+NARROW = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+
 
 def test_clip_features_are_the_projected_ones(clip_path: Path) -> None:
     clip = ClipEmbedder(clip_path)
@@ -56,6 +58,27 @@ def test_a_long_prompt_is_cut_with_the_end_of_text_kept(clip_path: Path) -> None
     torch.testing.assert_close(clip.texts([prompt]), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("eos", [2, 49407], ids=["as published", "as it is"])
+def test_the_true_tokenizer_is_read_at_the_end_of_text(palp_lab_data: Path, tmp_path: Path, eos: int) -> None:
+    """CLIP's published configuration names another end-of-text token than its tokenizer has; both are read right."""
+    words = CLIPTokenizer.from_pretrained(palp_lab_data / "skeletons" / "sd14" / "tokenizer")
+    text = {
+        "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "eos_token_id": eos,
+    }  # fmt: skip
+    vision = {**NARROW, "intermediate_size": 16}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    write_preprocessor(tmp_path)
+    clip, model = ClipEmbedder(tmp_path), CLIPModel.from_pretrained(tmp_path)
+    long = "a red cat in the snow " * 20
+    by_hand = [[49406, 320, 1125, 539, 320, 2368, 49407], [*words(long)["input_ids"][:76], 49407]]
+    with torch.no_grad():
+        last = [model.text_model(torch.tensor([ids])).last_hidden_state[:, len(ids) - 1] for ids in by_hand]
+        expected = model.text_projection(torch.cat(last))
+    torch.testing.assert_close(clip.texts(["a photo of a cat", long]), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_convolutional_networks_give_their_pooled_map(resnet_path: Path) -> None:
     vision, images = VisionEmbedder(resnet_path), noise_pictures(3)
     with torch.no_grad():
@@ -63,9 +86,6 @@ def test_convolutional_networks_give_their_pooled_map(resnet_path: Path) -> None
     torch.testing.assert_close(vision.images(images), expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(UserError, match="does not read text"):
         vision.texts(["a cat"])
-
-
-NARROW = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 
 
 @pytest.mark.parametrize("pooled", [True, False])
