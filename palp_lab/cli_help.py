@@ -47,7 +47,7 @@ EXAMPLES = {
     ),
     "export": (
         "palp-lab export adapter=outputs/my_cat",
-        "palp-lab export adapter=outputs/my_cat to=my_cat_for_diffusers",
+        "palp-lab export adapter=outputs/my_cat 'format=[lora,kohya]' to=my_cat_for_others",
         "palp-lab export --cfg job",
     ),
     "pretrain": (
