@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 
 from palp_lab.tinyworld.pretrain_flow import (
@@ -85,3 +86,23 @@ def test_the_texts_entry_is_standardised(task: FlowMatching) -> None:
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stage=latents first"):
         build_flow_task(tmp_path, 4, False)
+
+
+def test_the_shipped_one_opens_in_the_stock_pipeline_and_draws_our_picture() -> None:
+    """Without a dtype, and with the stock pipeline's own 256 tokens for the T5 that is not there."""
+    import palp_lab
+    from palp_lab.generate import Sampling, base, generate_pictures
+    from palp_lab.model import open_model
+
+    folder = Path(palp_lab.__file__).parent / "tinyworld" / "weights" / "tiny_flow"
+    pipe = StableDiffusion3Pipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
+    pipe.set_progress_bar_config(disable=True)
+    prompt, seed = "a watercolor of a cat at night", 3
+    theirs = pipe(
+        prompt, num_inference_steps=4, guidance_scale=5.0, generator=torch.Generator().manual_seed(seed)
+    ).images[0]
+    model = open_model("tiny_flow")
+    ours = next(iter(generate_pictures(model, base(model, str), [prompt], [seed], Sampling("ddim", 4, 5.0))))
+    image = ours.image.permute(1, 2, 0).numpy().astype(int)
+    assert image.shape == (64, 64, 3) and image.std() > 10
+    assert np.abs(image - np.asarray(theirs).astype(int)).max() <= 1

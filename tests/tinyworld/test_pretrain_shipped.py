@@ -14,7 +14,7 @@ from palp_lab.metrics.reader import ElementReader
 from palp_lab.tinyworld import LABELS, labels, render, sample_scene
 
 WEIGHTS = Path(palp_lab.__file__).parent / "tinyworld" / "weights"
-NAMES = ("tiny", "tiny_small", "clip", "identity", "reader")
+NAMES = ("tiny", "tiny_small", "tiny_flow", "clip", "identity", "reader")
 
 
 def test_they_stay_within_what_a_package_may_carry() -> None:

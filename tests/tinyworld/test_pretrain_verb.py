@@ -25,9 +25,9 @@ def test_all_stages_from_nothing_to_stock_folders(tmp_path: Path, capsys: pytest
     assert run(tmp_path, *SMALL, "fresh=true") == 0
     shipped = tmp_path / "pretrain" / "weights"
     assert {path.name for path in shipped.iterdir()} == {
-        "tiny", "tiny_small", "clip", "identity", "reader", "scores.json",
+        "tiny", "tiny_small", "tiny_flow", "clip", "identity", "reader", "scores.json",
     }  # fmt: skip
-    for name in ("tiny", "tiny_small", "clip", "identity", "reader"):
+    for name in ("tiny", "tiny_small", "tiny_flow", "clip", "identity", "reader"):
         lineage = json.loads((shipped / name / "lineage.json").read_text())["segments"]
         assert [(s["device"], s["ranks"], s["to"]) for s in lineage] == [("cpu", 1, 2)]
         assert "| training | 2 steps" in (shipped / name / "README.md").read_text()
