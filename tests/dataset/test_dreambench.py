@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,19 @@ def test_the_study_is_the_paper_s_protocol_with_held_out_photos() -> None:
     assert (config.labels.dataset, config.generate.seeds, config.dataset.held_out) == ("dreambench", 4, 1)
     assert config.prompts.subject == config.dataset.subject == "cat"
     assert compose("run", "study=dreambench", "model=tiny", "dataset.root=x").labels.model == "tiny"
+
+
+@pytest.mark.slow
+def test_the_study_lists_its_cells(tmp_path: Path) -> None:
+    """30 subjects, from the command to the plan, on the embedded model."""
+    from tests.micro_lab import environment
+
+    words = ["-m", "study=dreambench", f"dataset.root={real_photos()}", "model=tiny", "metrics=tiny", "method=ti_db"]
+    words += [f"output={tmp_path}", "dry_run=true"]
+    done = subprocess.run(
+        [sys.executable, "-m", "palp_lab", "run", *words],
+        capture_output=True, text=True, env=environment(), timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "30 cells, " in done.stdout
+    assert len([line for line in done.stdout.splitlines() if "  ti_db  " in line]) == 30
