@@ -104,4 +104,5 @@ class FullEdits(AbstractEdits):
 
 
 def _copy(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    return copy.deepcopy(network).to(torch.promote_types(dtype, torch.float32))
+    # torch's own `to`: that of diffusers warns of a list of modules, which is empty.
+    return nn.Module.to(copy.deepcopy(network), torch.promote_types(dtype, torch.float32))
