@@ -243,3 +243,14 @@ def test_pictures_of_two_sizes_are_refused(measuring: Protocol) -> None:
     ]
     with pytest.raises(UserError, match="differ in size"):
         score_records(measuring, concept, gather_references(Renders(), concept, []), mixed, step=0)
+
+
+@pytest.mark.parametrize("verb", ["generate", "score", "export"])
+def test_a_verb_after_run_finds_what_run_has_trained(verb: str) -> None:
+    """Keys of a verb's own are no inputs of a training: else the same configuration would be trained again."""
+    from palp_lab.composition import compose
+    from palp_lab.keys import read_by
+    from palp_lab.training import as_plain
+
+    ran, now = (as_plain(compose(one)) for one in ("run", verb))
+    assert read_by("train", now) == read_by("train", ran)
