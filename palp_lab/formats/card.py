@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +67,19 @@ def card(subject: Subject, result: Result | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def quoted(text: str) -> str:
+    """Text in double quotes, as Python and YAML both read it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _front_matter(subject: Subject) -> str:
     tags = list(dict.fromkeys(["text-to-image", *(TAGS[name] for name in subject.formats if name in TAGS), "palp-lab"]))
     return "\n".join(
         [
             "---",
-            f'base_model: "{subject.base}"',
+            f"base_model: {quoted(subject.base)}",
             "library_name: diffusers",
-            f'instance_prompt: "{subject.prompt}"',
+            f"instance_prompt: {quoted(subject.prompt)}",
             f"tags: [{', '.join(tags)}]",
             "license:  # yours to choose before you publish",
             "---",
@@ -145,7 +151,7 @@ def _embedding_lines(subject: Subject) -> list[str]:
     lines = ["from safetensors.torch import load_file", f'words = load_file("{EMBEDDING}")']
     for key, end in (("clip_l", ""), ("clip_g", "_2")):
         own = f"text_encoder=pipe.text_encoder{end}, tokenizer=pipe.tokenizer{end}"
-        lines.append(f'pipe.load_textual_inversion(words["{key}"], token="{word}", {own})')
+        lines.append(f'pipe.load_textual_inversion(words["{key}"], token={quoted(word)}, {own})')
     lines.append("# Or the new word, whose id is the highest, would be taken for the end of the prompt:")
     lines.append("pipe.text_encoder_2.text_model.eos_token_id = pipe.tokenizer_2.eos_token_id")
     return lines
@@ -154,8 +160,8 @@ def _embedding_lines(subject: Subject) -> list[str]:
 def _code(subject: Subject, lines: Sequence[str] | None) -> str:
     source = "pipeline" if lines is None else subject.base
     code = [f"from diffusers import {subject.pipeline}"]
-    code.append(f'pipe = {subject.pipeline}.from_pretrained("{source}")')
-    code += [*(lines or ()), f'pipe("{subject.prompt}").images[0].save("out.png")']
+    code.append(f"pipe = {subject.pipeline}.from_pretrained({quoted(source)})")
+    code += [*(lines or ()), f'pipe({quoted(subject.prompt)}).images[0].save("out.png")']
     return "\n".join(["```python", *code, "```"])
 
 

@@ -109,7 +109,7 @@ def read_lora(
         if found := ENDING.fullmatch(name):
             halves.setdefault(found["layer"], {})[_side(found)] = tensor
             keys[found["layer"]] = name
-        elif name.endswith(".alpha"):
+        elif name.endswith(".alpha") and tensor.numel() == 1:
             alphas[name.removesuffix(".alpha")] = float(tensor)
         else:
             raise UserError(f"{where}: {name} is no part of a LoRA; give a file that holds nothing else")
@@ -124,7 +124,10 @@ def read_lora(
         down, up = _fitted(where, keys[layer], pair, layers.parts[part][path], layers.name, made_for)
         told = alphas.get(layer)
         if told is None:
-            told = _told_alpha(header, peft, part, path, len(down))
+            try:
+                told = _told_alpha(header, peft, part, path, len(down))
+            except (ValueError, TypeError, AttributeError, re.error) as error:
+                raise UserError(f"{where}: what is said of its alpha cannot be read ({error}); copy it again") from None
         updates.setdefault(part, {})[path] = LowRank(down, up, told)
     if stray := sorted(alphas.keys() - halves.keys()):
         raise UserError(f"{where}: {stray[0]}.alpha has no factors beside it; the file is incomplete, copy it again")
@@ -177,7 +180,12 @@ def guess_base(tensors: Mapping[str, Tensor]) -> str:
     """What a file seems made for, from the width of the text its cross-attention reads, or from its first words."""
     for name, tensor in tensors.items():
         found = ENDING.fullmatch(name)
-        if found and _side(found) == "down" and re.search(r"attn2[._](?:processor\.)?to_[kv]$", found["layer"]):
+        if (
+            found
+            and tensor.ndim > 1
+            and _side(found) == "down"
+            and re.search(r"attn2[._](?:processor\.)?to_[kv]$", found["layer"])
+        ):
             width = tensor.shape[1]
             base = FAMILIES.get(width, "a model that reads text")
             return f"it seems made for {base}, text of width {width}"

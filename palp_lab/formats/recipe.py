@@ -96,10 +96,11 @@ def edits_of(path: Path, found: Found, model: AbstractModel, tensors: dict[str, 
     }
     _put(tensors, "edits.", layers)
     text = {part: some for part, some in found.updates.items() if part != "denoiser"}
-    return node | _text_edits(text, layers, model, tensors) if text else node
+    return node | _text_edits(path, text, layers, model, tensors) if text else node
 
 
 def _text_edits(
+    where: Path,
     text: Mapping[str, Mapping[str, LowRank]],
     layers: Mapping[str, LowRank],
     model: AbstractModel,
@@ -117,6 +118,10 @@ def _text_edits(
         if part == "denoiser":
             continue
         full = {}
+        if missing := [end for end in ends if not any(f".{path}".endswith(f".{end}") for path in modules)]:
+            raise UserError(
+                f"{where}: updates {missing[0]} of one text encoder alone, which is not read; train without it"
+            )
         for path, module in modules.items():
             if f".{path}".endswith(tuple(f".{end}" for end in ends)):
                 weight: Any = module.weight

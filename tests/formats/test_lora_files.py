@@ -106,6 +106,14 @@ def test_alpha_from_the_header_and_from_tensors(layers: Layers, updates: Any) ->
     assert read(names, layers, {METADATA: json.dumps(rooted)})["denoiser"][CROSS].alpha == pytest.approx(8 * 2**0.5)
 
 
+@pytest.mark.parametrize(
+    "told", ["{", '{"unet.lora_alpha": null}', '{"unet.lora_alpha": 1, "unet.alpha_pattern": {"(": 2}}']
+)
+def test_a_header_that_cannot_be_read(layers: Layers, updates: Any, told: str) -> None:
+    with pytest.raises(UserError, match=r"mine\.safetensors: what is said of its alpha"):
+        read(peft_names(updates), layers, {METADATA: told})
+
+
 def test_our_own_files_with_ranks_and_alphas_by_layer(layers: Layers) -> None:
     mixed = {
         "denoiser": {
