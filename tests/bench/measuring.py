@@ -17,6 +17,9 @@ import torch
 SCHEMA = "palp_lab.bench/1"
 FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "bench"
 
+SMALL = bool(os.environ.get("PALP_LAB_BENCH_SMALL"))
+"""Whether only the measuring itself is tried: one round, fewest steps and pictures, numbers that mean nothing."""
+
 Once = Callable[[], float]
 """Runs a variant once; seconds per unit (step, picture, call)."""
 
@@ -55,6 +58,7 @@ def stopwatch(work: Callable[[], object], device: torch.device, units: int = 1) 
 
 def compare(variants: Mapping[str, Once], device: torch.device, rounds: int = 3, warm: int = 1) -> list[Row]:
     """Runs all variants in turns, `rounds` times after `warm` rounds that do not count; the first is the baseline."""
+    rounds, warm = (1, 0) if SMALL else (rounds, warm)
     found: dict[str, list[float]] = {name: [] for name in variants}
     memory: dict[str, int] = {}
     for number in range(warm + rounds):
@@ -83,6 +87,8 @@ def report(name: str, question: str, unit: str, rows: list[Row], device: torch.d
         else f"{device.type}, {torch.get_num_threads()} thread(s)"
     )
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    if SMALL:
+        name, about = f"{name}_small", f"{about}; ONE ROUND, TO TRY THE MEASURING: THE NUMBERS MEAN NOTHING"
     print(f"\n{question}\n  {about}; {where}; load {load if load is None else round(load, 1)}")
     width = max(len(row.name) for row in rows)
     print(f"  {'':{width}}  {f'ms per {unit}':>16}  {'ratio':>6}  {'range over rounds':>17}  {'peak memory':>13}")

@@ -14,19 +14,19 @@ from PIL import Image
 from palp_lab.generate import Sampling, clean, generate_pictures
 from palp_lab.metrics.embedders import SHIPPED
 from tests.bench.lab import TARGET, Lab
-from tests.bench.measuring import compare, report, stopwatch
+from tests.bench.measuring import SMALL, compare, report, stopwatch
 from tests.metrics.conftest import noise_pictures
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
-COUNT = 16
+COUNT = 4 if SMALL else 16
 
 
 def test_generation(lab: Lab) -> None:
     model, prompting = lab.model, clean(lab.model, lab.dataset.concept())
 
     def draw(batch: int) -> None:
-        how = Sampling("ddim", steps=5, guidance=5.0)
+        how = Sampling("ddim", steps=1 if SMALL else 5, guidance=5.0)
         assert len(list(generate_pictures(model, prompting, [TARGET], range(COUNT), how, batch))) == COUNT
 
     variants = {f"batch {n}": stopwatch(lambda n=n: draw(n), model.device, COUNT) for n in (1, 4, 16)}  # type: ignore[misc]

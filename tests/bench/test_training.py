@@ -14,11 +14,11 @@ from palp_lab.engine.augmentation import to_pixels
 from palp_lab.model.base import TextCond
 from palp_lab.tokens.learned import LearnedTokens
 from tests.bench.lab import TARGET, Lab
-from tests.bench.measuring import compare, report, stopwatch
+from tests.bench.measuring import SMALL, compare, report, stopwatch
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
-BATCH, RANK, STEPS = 4, 16, 5
+BATCH, RANK, STEPS = (1, 2, 1) if SMALL else (4, 16, 5)
 SAME = (f"trainer.batch_size={BATCH}", f"edits.rank={RANK}")
 
 
@@ -48,7 +48,7 @@ def bare_loop(lab: Lab, steps: int = STEPS) -> float:
 
 
 def test_methods(lab: Lab, tmp_path: Path) -> None:
-    run = partial(lab.training, tmp_path)
+    run = partial(lab.training, tmp_path, steps=STEPS)
     rows = compare(
         {
             "bare torch loop of ti_db": lambda: bare_loop(lab),
@@ -69,13 +69,13 @@ def test_methods(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_edits(lab: Lab, tmp_path: Path) -> None:
-    one = ("method=ti_db", f"trainer.batch_size={BATCH}")
+    run, one = partial(lab.training, tmp_path, steps=STEPS), ("method=ti_db", f"trainer.batch_size={BATCH}")
     rows = compare(
         {
-            "lora": lambda: lab.training(tmp_path, *one, f"edits.rank={RANK}"),
-            "key_value": lambda: lab.training(tmp_path, *one, "edits=key_value"),
-            "full": lambda: lab.training(tmp_path, *one, "edits=full"),
-            "words alone": lambda: lab.training(tmp_path, *one, "edits=none"),
+            "lora": lambda: run(*one, f"edits.rank={RANK}"),
+            "key_value": lambda: run(*one, "edits=key_value"),
+            "full": lambda: run(*one, "edits=full"),
+            "words alone": lambda: run(*one, "edits=none"),
         },
         lab.model.device,
         warm=0,  # a run leaves out its own first steps
@@ -84,11 +84,11 @@ def test_edits(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_cached_latents(lab: Lab, tmp_path: Path) -> None:
-    one = ("method=ti_db", "augment.flip=0.5", *SAME)
+    run, one = partial(lab.training, tmp_path, steps=STEPS), ("method=ti_db", "augment.flip=0.5", *SAME)
     rows = compare(
         {
-            "8 variants, encoded once": lambda: lab.training(tmp_path, *one, "augment.variants=8"),
-            "encoded at every step": lambda: lab.training(tmp_path, *one, "augment.variants=0"),
+            "8 variants, encoded once": lambda: run(*one, "augment.variants=8"),
+            "encoded at every step": lambda: run(*one, "augment.variants=0"),
         },
         lab.model.device,
         warm=0,  # a run leaves out its own first steps

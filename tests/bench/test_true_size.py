@@ -17,7 +17,7 @@ import torch
 
 from palp_lab.cli_help import groups
 from palp_lab.composition import conf_folder
-from tests.bench.measuring import FOLDER, SCHEMA
+from tests.bench.measuring import FOLDER, SCHEMA, SMALL
 from tests.bench.true_size import GIGABYTE, WARM, Case, Measured, measure
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(6 * 3600)]
@@ -81,10 +81,9 @@ def table(rows: Sequence[Measured]) -> str:
 
 
 def test_true_size(device: torch.device) -> None:
-    small = bool(os.environ.get("PALP_LAB_BENCH_SMALL"))
     only = os.environ.get("PALP_LAB_BENCH_ONLY", "").split(",")  # e.g. sd14/palp,sd14/ti_db
     rows = []
-    for case in cases(device, small):
+    for case in cases(device, SMALL):
         left_out = only != [""] and f"{case.architecture}/{case.method}" not in only
         why = "not measured (left out)" if left_out else reason(case)
         rows.append(Measured(case, why=why) if why else measure(case))
@@ -93,12 +92,12 @@ def test_true_size(device: torch.device) -> None:
     names = ("torch", "diffusers", "transformers", "peft", "lightning")
     versions = {name: __import__("importlib.metadata").metadata.version(name) for name in names}
     content = {
-        "schema": SCHEMA, "name": "true_size", "small": small, "device": where, "batch": 1,
+        "schema": SCHEMA, "name": "true_size", "small": SMALL, "device": where, "batch": 1,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": {"python": platform.python_version(), **versions}, "rows": [row.row() for row in rows],
     }  # fmt: skip
     FOLDER.mkdir(parents=True, exist_ok=True)
-    name = "true_size_small" if small else "true_size"
+    name = "true_size_small" if SMALL else "true_size"
     (FOLDER / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     text = table(rows)
     (FOLDER / f"{name}.md").write_text(f"{where}; {versions}\n\n{text}\n", encoding="utf-8")
