@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omegaconf import DictConfig
 
+    from palp_lab.study.result import Result
     from palp_lab.study.study import Question, Study
+
+
+STUDY = "study_kit"
+"""Folder of the human study below the report's."""
 
 
 def report(config: DictConfig) -> Path:
@@ -19,6 +26,9 @@ def report(config: DictConfig) -> Path:
     Keys: results (files and folders), folder, axes.x, axes.y, compare (two methods, or null), scope, series,
     reference (two numbers, or null), resamples, seed, title, question, command. Raises UserError for no results, a
     metric nobody measured, or a method nobody ran.
+
+    With `study_kit` the questionnaire of a human study is written instead, with `study_kit_answers` one is scored,
+    and with `dreambench_plus` the pictures are laid out for that benchmark's judges.
     """
     from omegaconf import OmegaConf
 
@@ -26,12 +36,18 @@ def report(config: DictConfig) -> Path:
     from palp_lab.study.publishing import publish
     from palp_lab.study.study import study_of
 
+    folder = Path(str(config.folder))
+    if config.get("study_kit_answers"):
+        return score_study(config, folder / STUDY)
     results = collect(Path(str(path)) for path in config.results)
     if not results:
         listed = ", ".join(map(str, config.results))
         raise UserError(f"results=[{listed}]: no result.json and no results.jsonl there; run some cells first")
+    if config.get("study_kit"):
+        return ask_people(config, results, folder / STUDY)
+    if config.get("dreambench_plus"):
+        return for_judges(results, folder / "dreambench_plus")
     study = study_of(results, question_of(config))
-    folder = Path(str(config.folder))
     written = publish(study, words_of(config, study), folder)
     print(study.headline.verdict)
     for name in ("front.png", "contact_sheet.png", "tables.md", "report.html"):
@@ -43,6 +59,48 @@ def report(config: DictConfig) -> Path:
 
         send_to_wandb(study, written, folder, project_of(config.logger))
     return written["report.html"]
+
+
+def ask_people(config: DictConfig, results: Sequence[Result], folder: Path) -> Path:
+    """The pages and the key of a human study; the first page."""
+    from palp_lab.study.questionnaire import KEY, write_kit
+
+    title = str(config.title or "Pictures of one subject")
+    pages = write_kit(results, folder, title, int(config.study_kit_forms), int(config.seed))
+    for page in pages:
+        print(f"  {page}: hand this out; people save their answers as files")
+    print(f"  {folder / KEY}: keep this to yourself; then palp-lab report 'study_kit_answers=[answers.json]'")
+    return pages[0]
+
+
+def score_study(config: DictConfig, folder: Path) -> Path:
+    """The scores of a human study from its answers, as tables; the Markdown file."""
+    from palp_lab.study.answers import Key, read_answers, score_answers, summary
+    from palp_lab.study.questionnaire import KEY
+    from palp_lab.study.rendering import latex, markdown, tidy_csv
+    from palp_lab.study.writing import write_text
+
+    given = config.study_kit_answers
+    paths = [Path(str(path)) for path in ([given] if isinstance(given, str) else given)]
+    files = [file for path in paths for file in (sorted(path.glob("*.[jc]s*")) if path.is_dir() else [path])]
+    key = Key.read(folder / KEY)
+    answers = read_answers([file for file in files if file.name != KEY], key)
+    tables = score_answers(answers, int(config.resamples), int(config.seed))
+    for ending, render in (("tex", latex), ("csv", tidy_csv), ("md", markdown)):
+        written = write_text(folder / f"scores.{ending}", render(tables))
+    write_text(folder / "scores.json", summary(answers, key))
+    print(markdown(tables))
+    print(f"  {written}")
+    return written
+
+
+def for_judges(results: Sequence[Result], folder: Path) -> Path:
+    """The pictures as the judges of DreamBench++ read them; the folder."""
+    from palp_lab.study.dreambench_plus import lay_out
+
+    for method, count in lay_out(results, folder).items():
+        print(f"  {folder / 'samples' / method}: {count} pictures")
+    return folder
 
 
 def question_of(config: DictConfig) -> Question:
