@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,10 @@ class Concept:
 
     def described(self, sentence: str) -> str:
         """The sentence with the full true description in its slot (the class word where there is none)."""
-        return self.fill(sentence, self.description or self.superclass)
+        if self.description is None:
+            return self.clean(sentence)
+        article = "an" if self.description[0] in "aeiou" else "a"  # a description may begin with another sound
+        return self.fill(re.sub(r"\ban? \{\}", f"{article} {{}}", sentence), self.description)
 
 
 class AbstractDataset(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from palp_lab.types import UserError
 
@@ -127,12 +128,35 @@ def _to_rgb(image: Image.Image, deep: bool, ground: str) -> tuple[Image.Image, l
         done.append("16 bits reduced to 8")
     elif deep:  # PIL has dropped the lower byte of each channel while reading
         done.append("16 bits reduced to 8")
+    image, colours = _to_srgb(image)
+    done += colours
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
         done.append(f"laid on {ground}")
     if image.mode == "CMYK":
         done.append("CMYK turned to RGB")
     return image.convert("RGB"), done
+
+
+def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Colours of a picture whose profile is another than sRGB (wide-gamut phones, print), as a viewer shows them."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image, []
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(own).strip()
+        if name.lower().startswith("srgb"):
+            return image, []
+        plain = image.convert("RGB") if image.mode == "RGBA" else image
+        turned = ImageCms.profileToProfile(plain, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        turned = None
+    if turned is None:
+        return image, ["colour profile cannot be read and is ignored"]
+    if image.mode == "RGBA":
+        turned.putalpha(image.getchannel("A"))
+    return turned, [f"colours turned from {name} to sRGB"]
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

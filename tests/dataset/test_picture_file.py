@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from palp_lab.dataset.picture_file import cut, middle, picture_files, prepare, read_picture
 from tests.dataset.pictures import photo, said
@@ -69,6 +69,40 @@ def test_cmyk_grey_and_palette_become_rgb(tmp_path: Path) -> None:
     for mode, name in (("L", "grey.png"), ("P", "palette.png"), ("1", "bits.png")):
         image, done = read_picture(photo(tmp_path / name, mode=mode))
         assert (image.mode, done) == ("RGB", [])
+
+
+def swapped_profile() -> bytes:
+    """sRGB with red and green for each other, under another name."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    entries = {profile[at : at + 4]: at for at in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12)}
+    red, green = entries[b"rXYZ"], entries[b"gXYZ"]
+    made = bytearray(profile)
+    made[red + 4 : red + 12], made[green + 4 : green + 12] = (
+        profile[green + 4 : green + 12],
+        profile[red + 4 : red + 12],
+    )
+    return bytes(made).replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+
+
+def test_another_colour_profile_is_seen_as_a_viewer_shows_it(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), (250, 10, 10)).save(tmp_path / "x.jpg", icc_profile=swapped_profile(), quality=95)
+    image, done = read_picture(tmp_path / "x.jpg")
+    red, green, _ = np.asarray(image).reshape(-1, 3).mean(0)
+    assert green > 200 > 60 > red
+    assert len(done) == 1
+    assert done[0].startswith("colours turned from swap")
+    half = Image.new("RGBA", (40, 40), (250, 10, 10, 0))
+    half.paste((250, 10, 10, 255), (0, 0, 20, 40))
+    half.save(tmp_path / "y.png", icc_profile=swapped_profile())
+    image, done = read_picture(tmp_path / "y.png")
+    assert np.asarray(image)[0, 0, 1] > 200 > np.asarray(image)[0, 0, 0], "turned"
+    assert np.asarray(image)[0, 39].tolist() == [255, 255, 255], "and still transparent"
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile, words in ((plain, []), (b"no profile", ["colour profile cannot be read and is ignored"])):
+        photo(tmp_path / "z.png", icc_profile=profile)
+        image, done = read_picture(tmp_path / "z.png")
+        assert done == words
+        assert np.array_equal(np.asarray(image), np.asarray(Image.open(tmp_path / "z.png")))
 
 
 def sixteen_bit_rgb(path: Path, level: int, side: int = 40) -> Path:

@@ -28,7 +28,11 @@ def test_what_is_known_of_it() -> None:
     assert concept.description.endswith("dog")
     assert not concept.description.startswith(("a ", "an "))
     assert len(concept.description.split()) > 2
-    assert concept.described("a sketch of a {}") == f"a sketch of a {concept.description}"
+    assert concept.described("a sketch of a {}") in {f"a sketch of {a} {concept.description}" for a in ("a", "an")}
+    orange = replace(concept, description="orange cat with ears")
+    assert orange.described("a sketch of a {}") == "a sketch of an orange cat with ears"
+    assert orange.described("the {} at night") == "the orange cat with ears at night"
+    assert orange.clean("a sketch of a {}") == "a sketch of a cat"
 
 
 def test_held_out_photos_are_in_other_places() -> None:
