@@ -127,9 +127,10 @@ def presets() -> list[Finding]:
         whole = OmegaConf.merge(*(OmegaConf.load(path) for path in above), node)
         lost = lacking(whole.path)
         size = sum((OmegaConf.select(whole, "dimensions.parameters") or {}).values()) * 4 / 1e9
-        said = (
-            "here" if not lost else f"not here ({', '.join(lost)}): hf download {whole.path} where there is a network"
+        how = (
+            f"hf download {whole.path} where there is a network" if "/" in whole.path else "not shipped with this build"
         )
+        said = "here" if not lost else f"not here ({', '.join(lost)}): {how}"
         findings.append(Finding(file.stem, said + (f"; {size:.1f} GB of weights in float32" if size else "")))
     return findings
 

@@ -48,10 +48,16 @@ class AbstractTokens(nn.Module):
         return self.phrase.format(placeholder=concept.placeholder, superclass=concept.superclass)
 
 
-def check_placeholder(model: AbstractModel, placeholder: str) -> None:
-    """Raises UserError unless the placeholder is one new word: no spaces, and not a word the vocabulary has."""
+def check_placeholder(model: AbstractModel, concept: Concept) -> None:
+    """Raises UserError unless the placeholder is one new word: no spaces, none of the class's own words, and not a word
+    the vocabulary has."""
+    placeholder = concept.placeholder
     if not placeholder or len(placeholder.split()) != 1 or placeholder.strip() != placeholder:
         raise UserError(f"dataset.placeholder={placeholder!r} must be one word without spaces, e.g. <v>")
+    if placeholder.lower() in concept.superclass.lower().split():
+        raise UserError(
+            f"dataset.placeholder={placeholder!r} collides with the class {concept.superclass!r}; rename it"
+        )
     if any(len(pieces) < 2 for pieces in model.pieces(placeholder)):
         raise UserError(f"dataset.placeholder={placeholder!r} is a word the text encoder knows; take another, e.g. <v>")
 

@@ -45,7 +45,7 @@ class LearnedTokens(AbstractTokens):
         self.fixed_norm = fixed_norm
 
     def bind(self, model: AbstractModel, concept: Concept) -> None:
-        check_placeholder(model, concept.placeholder)
+        check_placeholder(model, concept)
         check_phrase(self.phrase, concept)
         self.model = model
         self.placeholder = concept.placeholder

@@ -46,7 +46,7 @@ class PerLayerTokens(AbstractTokens):
         self.fixed_norm = fixed_norm
 
     def bind(self, model: AbstractModel, concept: Concept) -> None:
-        check_placeholder(model, concept.placeholder)
+        check_placeholder(model, concept)
         check_phrase(self.phrase, concept)
         self.model = model
         self.placeholder = concept.placeholder

@@ -12,7 +12,7 @@ from palp_lab.types import Kind
 from tests.contracts.parts import scene
 
 
-@pytest.fixture(params=["micro_path", "micro_v_path"])
+@pytest.fixture(params=["micro_path", "micro_v_path", "micro_sdxl_path"])
 def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 

@@ -90,6 +90,14 @@ def test_placeholders_that_are_words_or_several_are_refused(micro: UNetModel, na
             tokens.bind(micro, concept(placeholder))
 
 
+def test_a_placeholder_that_is_a_word_of_the_class_is_refused(micro: UNetModel, name: str) -> None:
+    tokens = make("tokens", name)
+    if tokens.requires:
+        with pytest.raises(UserError, match="collides with the class 'red Qwxz'"):
+            tokens.bind(micro, concept("qwxz", superclass="red Qwxz"))
+        tokens.bind(micro, concept("qwxz"))
+
+
 def test_a_phrase_with_the_class_word_needs_one(micro: UNetModel, name: str) -> None:
     tokens = make("tokens", name)
     tokens.phrase = tokens.phrase.split(" ")[0] + " {superclass}"
