@@ -87,11 +87,12 @@ def fit(
 
 
 def _strategy(module: Personalizer) -> str:
-    """Lightning's name of the strategy; for several processes one that does not wait for gradients that never come:
-    those of a part that a stage freezes, of a layer that no loss reaches."""
+    """Lightning's name of the strategy; for several processes one that does not wait for gradients that never come where
+    a stage freezes parts, or a text encoder is trained, of which a model may leave the last layer out."""
     how = module.settings.trainer
     name = "ddp" if how.strategy == "auto" and how.devices > 1 else how.strategy
-    return f"{name}_find_unused_parameters_true" if name.startswith("ddp") and "unused" not in name else name
+    idle = len(module.stages.rows) > 1 or any(part.startswith("edits.text_") for part, _ in module.adapter.parts())
+    return f"{name}_find_unused_parameters_true" if idle and name.startswith("ddp") else name
 
 
 def _check(path: Path, module: Personalizer) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from palp_lab.adapter import Adapter
 from palp_lab.engine.feed import Draw, Feed
 from palp_lab.engine.gradients import at_prediction, between_losses, total_norm
-from palp_lab.engine.ranks import mean_over, not_finite
+from palp_lab.engine.ranks import is_norm, mean_over, not_finite
 from palp_lab.engine.settings import RunSettings
 from palp_lab.engine.signature import signature
 from palp_lab.engine.stages import Stages
@@ -170,7 +171,9 @@ class Personalizer(lightning.LightningModule):
             )
             row |= {f"{name}/{key}": number for key, number in self.losses[name].logged(ctx).items()}
         for key, number in row.items():
-            self.row[key] = self.row.get(key, 0.0) + number / accumulate
+            before = self.row.get(key, 0.0)
+            # Rows of another micro-batch are other coordinates of the gradient at the prediction.
+            self.row[key] = math.hypot(before, number / accumulate) if is_norm(key) else before + number / accumulate
         if batch_idx % accumulate == 0 and self._measures(step):
             weights = {name: loss.weight for name, loss in self.losses.items()}
             self.row |= between_losses(values, weights, [p for p in self.trained if p.requires_grad])

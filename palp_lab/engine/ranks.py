@@ -24,10 +24,17 @@ def not_finite(values: Mapping[str, Tensor], processes: int) -> tuple[str, float
     return next(((name, WRONG[code]) for name, code in zip(values, codes.tolist(), strict=True) if code), None)
 
 
+def is_norm(name: str) -> bool:
+    """Whether a logged number is the norm of a gradient at the prediction, one part of which each process holds."""
+    return name.endswith("/at_prediction")
+
+
 def mean_over(row: Mapping[str, float], processes: int, device: torch.device) -> dict[str, float]:
-    """Numbers averaged over the run's processes: each has seen its share of the batch."""
+    """Numbers of the joined batch: means over the run's processes, each of which has seen its share of the rows."""
     if processes == 1:
         return dict(row)
-    numbers = torch.tensor(list(row.values()), dtype=torch.float64, device=device)
+    whole = {name: number**2 if is_norm(name) else number for name, number in row.items()}
+    numbers = torch.tensor(list(whole.values()), dtype=torch.float64, device=device)
     torch.distributed.all_reduce(numbers)
-    return dict(zip(row, (numbers / processes).tolist(), strict=True))
+    sums = dict(zip(row, numbers.tolist(), strict=True))
+    return {name: (total**0.5 if is_norm(name) else total) / processes for name, total in sums.items()}

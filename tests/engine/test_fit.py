@@ -180,5 +180,14 @@ def test_two_processes_are_one(train: Any, staged: bool) -> None:
     a, b = read_adapter(one.last)[0], read_adapter(two.last)[0]
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-10)
-    with two.log.open() as file:
-        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5", "6"]
+    with one.log.open() as file, two.log.open() as other:
+        mine, theirs = list(csv.DictReader(file)), list(csv.DictReader(other))
+    assert [row["step"] for row in theirs] == ["1", "2", "3", "4", "5", "6"]
+    for name in (
+        "loss",
+        "reconstruction/value",
+        "prompt_alignment/value",
+        "prompt_alignment/at_prediction",
+        "gradient",
+    ):
+        assert [float(row[name]) for row in theirs] == pytest.approx([float(row[name]) for row in mine], rel=1e-6)

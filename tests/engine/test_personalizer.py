@@ -73,8 +73,13 @@ def test_micro_batches_are_the_batch(train: Any) -> None:
     """Accumulation draws what one batch draws: 4 rows at once, 2 x 2, 4 x 1."""
     losses = {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment(weight=0.1, noise="fresh")}
     whole = train(losses, batch_size=4)
+    told = ("loss", "reconstruction/value", "prompt_alignment/value", "prompt_alignment/at_prediction", "gradient")
     for micros in (2, 4):
-        assert apart(whole, train(losses, batch_size=4, accumulate=micros)) < 1e-9
+        cut = train(losses, batch_size=4, accumulate=micros)
+        assert apart(whole, cut) < 1e-9
+        for name in told:
+            wanted = [float(row[name]) for row in rows(whole)]
+            assert [float(row[name]) for row in rows(cut)] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_encoding_afresh_and_variants_draw_the_same_noise_and_t(train: Any) -> None:
