@@ -45,7 +45,7 @@ def test_photos_to_scores_on_a_narrow_sd3(micro_lab: MicroLab, tmp_path: Path, m
     result = load_result(folder / RESULT)
     assert {record.step for record in result.records} == {4}
     assert all((folder / image).is_file() for record in result.records for image in record.images)
-    numbers = [metric.value for record in result.records for metric in record.metrics if metric.value is not None]
+    numbers = [one.value for record in result.records for one in record.metrics.values() if one.value is not None]
     assert numbers and all(math.isfinite(number) for number in numbers)
     tensors, about = read_adapter(folder / "adapter" / "adapter.safetensors")
     assert sum(name.startswith("tokens.vectors") for name in tensors) == (3 if method == "palp" else 2)
