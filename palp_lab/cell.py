@@ -216,7 +216,7 @@ class Cell:
     def _who(self, step: int | str) -> dict[str, Any]:
         if isinstance(step, int):
             return {"training": self.stage_key("train"), "step": step}
-        words = self.concept.clean("{}") if step == "class_word" else self.concept.described("{}")
+        words = self.concept.clean("{}") if step == "class_word" else self.concept.described("a {}")
         return {"model": self.model.fingerprint, "slot": words}
 
     def _draw(self, prompting: Prompting, texts: Sequence[str], knobs: Mapping[str, Any]) -> Iterator[Picture]:

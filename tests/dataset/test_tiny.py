@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,10 +31,10 @@ def test_what_is_known_of_it() -> None:
     assert not concept.description.startswith(("a ", "an "))
     assert len(concept.description.split()) > 2
     assert concept.described("a sketch of a {}") in {f"a sketch of {a} {concept.description}" for a in ("a", "an")}
-    orange = replace(concept, description="orange cat with ears")
-    assert orange.described("a sketch of a {}") == "a sketch of an orange cat with ears"
-    assert orange.described("the {} at night") == "the orange cat with ears at night"
-    assert orange.clean("a sketch of a {}") == "a sketch of a cat"
+    orange = replace(concept, description="orange dog with spots")
+    assert orange.described("a sketch of a {}") == "a sketch of an orange dog with spots"
+    assert orange.described("the {} at night") == "the orange dog with spots at night"
+    assert orange.clean("a sketch of a {}") == "a sketch of a dog"
 
 
 def test_held_out_photos_are_in_other_places() -> None:
