@@ -87,8 +87,8 @@ def fit(
 
 
 def _strategy(module: Personalizer) -> str:
-    """Lightning's name of the strategy; for several processes one that does not wait for gradients that never come where
-    a stage freezes parts, or a text encoder is trained, of which a model may leave the last layer out."""
+    """Lightning's name of the strategy; for several processes one that waits for no gradient that never comes, where a
+    stage freezes parts or a text encoder is trained (a model may leave its last layer out)."""
     how = module.settings.trainer
     name = "ddp" if how.strategy == "auto" and how.devices > 1 else how.strategy
     idle = len(module.stages.rows) > 1 or any(part.startswith("edits.text_") for part, _ in module.adapter.parts())
