@@ -36,6 +36,7 @@ def open_saved(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any],
     """
     from palp_lab.adapter import is_own, read_adapter
 
+    path = path.expanduser()
     try:
         own: Path | None = find_adapter(path)
     except UserError:
@@ -65,7 +66,8 @@ def _import(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any], di
     from palp_lab.parts import open_model
 
     contents = read_contents(path)  # before the model is opened: a wrong file is said at once
-    naming = Naming(config.imported.trigger, config.imported.superclass)
+    said = config.imported
+    naming = Naming(*(None if word is None else str(word) for word in (said.trigger, said.superclass)))
     model = open_model(config)
     tensors, about = import_adapter(path, contents, model, naming)
     about["model"] = OmegaConf.to_container(config.model, resolve=True)

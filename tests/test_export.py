@@ -276,3 +276,15 @@ def test_a_foreign_safetensors_file_is_no_adapter(tmp_path: Path) -> None:
         read_adapter(path)
     with pytest.raises(UserError, match="nowhere"):
         read_adapter(tmp_path / "nowhere")
+
+
+def test_an_adapter_of_a_later_version_is_ours_and_says_so(tmp_path: Path) -> None:
+    from palp_lab.adapter import is_own, read_adapter
+
+    path = tmp_path / "mine.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"schema": "palp_lab.adapter/9"})
+    assert is_own(path)
+    with pytest.raises(UserError, match=r"schema is 'palp_lab\.adapter/9'"):
+        read_adapter(path)
+    save_file({"a": torch.zeros(1)}, path)
+    assert not is_own(path)

@@ -134,16 +134,19 @@ def test_words_of_diffusers_and_a1111(micro_path: Path, micro: UNetModel, tmp_pa
 
 
 RECIPES = {
-    ("learned", "lora", "lora"): {"text_encoder": True, "rank": 3, "alpha": 2.0},
     ("learned", "lora", "kohya"): {"text_encoder": True, "rank": 3, "alpha": 2.0, "targets": UNET},
+    ("per_layer", "none", "embedding"): {},
+    ("learned", "lora", "lora"): {"text_encoder": True, "rank": 3, "alpha": 2.0},
     ("rare", "lora", "peft"): {"text_encoder": True, "rank": 2, "alpha": 6.0},
     ("learned", "key_value", "custom_diffusion"): {"crossattn": True},
-    ("per_layer", "none", "embedding"): {},
 }
+FAST = [("micro", recipe) for recipe in list(RECIPES)[:2]]
+SLOW = [
+    pytest.param(family, recipe, marks=pytest.mark.slow) for family in ("micro", "micro_sdxl") for recipe in RECIPES
+]
 
 
-@pytest.mark.parametrize("family", ["micro", "micro_sdxl"])
-@pytest.mark.parametrize("recipe", RECIPES, ids="-".join)
+@pytest.mark.parametrize(("family", "recipe"), [*FAST, *[one for one in SLOW if one.values not in FAST]])
 def test_what_we_export_comes_back(
     family: str, recipe: tuple[str, str, str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -154,7 +157,7 @@ def test_what_we_export_comes_back(
     wanted, call = draw(one), one.tokens.call(one.concept)
     export_adapter(one, tmp_path, format=[form, "embedding"] if tokens == "learned" else form)
     found = ours(tmp_path / "peft" if form == "peft" else tmp_path, model, Naming(call, "cat"))
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 
 
 def about(path: Path, model: AbstractModel, *naming: str) -> dict[str, Any]:
