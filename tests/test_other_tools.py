@@ -134,23 +134,31 @@ def folder_with(path: Path, trouble: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("trouble", "said"),
-    [
-        ("missing", "no such folder"),
-        ("a file", "is a file; give the folder"),
-        ("empty", "holds no pictures"),
-        ("no prompts", "a.png: does not say what it shows; write"),
-        ("corrupt", "cannot be read as a picture"),
-        ("damaged", "prompts.json"),
-        ("one name", "a.jpg and a.png have one name"),
-        ("two slots", "has 2 slots"),
-        ("mixed sizes", "a.png is 40 x 40, b.png is 48 x 40, both of 'a photo of a {}'"),
-    ],
-)
-def test_a_bad_folder_is_one_line_of_the_command(
+TROUBLES = {
+    "missing": "no such folder",
+    "a file": "is a file; give the folder",
+    "empty": "holds no pictures",
+    "no prompts": "a.png: does not say what it shows; write",
+    "corrupt": "cannot be read as a picture",
+    "damaged": "prompts.json",
+    "one name": "a.jpg and a.png have one name",
+    "two slots": "has 2 slots",
+    "mixed sizes": "a.png is 40 x 40, b.png is 48 x 40, both of 'a photo of a {}'",
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_bad_folder_is_one_line_that_names_it(trouble: str, tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, trouble)
+    with pytest.raises(UserError) as error:
+        read_foreign(folder, Renders().concept())
+    said = str(error.value)
+    assert "\n" not in said and TROUBLES[trouble] in said and str(folder) in said
+
+
+@pytest.mark.parametrize("trouble", ["missing", "no prompts", "mixed sizes"])
+def test_the_command_says_so_before_it_loads_a_network(
     trouble: str,
-    said: str,
     tmp_path: Path,
     output: Path,
     capsys: pytest.CaptureFixture[str],
@@ -158,10 +166,10 @@ def test_a_bad_folder_is_one_line_of_the_command(
 ) -> None:
     monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])
     folder = folder_with(tmp_path, trouble)
-    assert main(["score", f"images={folder}", "dataset=tiny", "dataset.superclass=cat"]) == 2
+    words = ["score", f"images={folder}", "dataset.superclass=cat", "metrics.embedders.clip.path=nowhere"]
+    assert main(words) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("palp-lab: ")
-    assert said in lines[0] and str(folder) in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("palp-lab: ") and TROUBLES[trouble] in lines[0]
 
 
 def test_the_command_scores_a_folder(
