@@ -16,6 +16,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from palp_lab.report import report
+from palp_lab.study.answers import Key, read_answers, score_answers
+from palp_lab.study.ledger import collect
+from palp_lab.study.questionnaire import write_kit
 from tests.study.conftest import make_study, write_study
 
 pytestmark = pytest.mark.slow
@@ -51,6 +54,22 @@ document.body.appendChild(out)},200))</script>"""
 a button that does nothing, a page wider than its window."""
 
 
+RATE = """<script>addEventListener('load',()=>setTimeout(()=>{
+const all=q=>[...document.querySelectorAll(q)],click=(q,n)=>all(q+'[value="'+n+'"]')[0].click();
+const ids=all('section').map(s=>s.dataset.id),before=document.getElementById('progress').textContent;
+for(const id of ids.slice(1)){click('input[name="elements-'+id+'"]',2);click('input[name="similarity-'+id+'"]',4)}
+document.getElementById('json').click();const asked=document.getElementById('progress').textContent;
+document.getElementById('rater').value='Anna "A"';click('input[name="elements-'+ids[1]+'"]',1);
+const given=studyAnswers.answers();
+const after=document.getElementById('progress').textContent;
+const seen={troubles,before,asked,after,given,csv:studyAnswers.csv(given),
+first:ids[0],done:all('section.done').length,overflow:document.documentElement.scrollWidth-innerWidth,
+images:[...document.images].filter(i=>i.complete&&i.naturalWidth>100).length};
+const out=document.createElement('pre');out.id='probe';out.textContent=JSON.stringify(seen);
+document.body.appendChild(out)},200))</script>"""
+"""Laid behind the questionnaire: answers all questions but the first, forgets the name at first, reads the answers."""
+
+
 @dataclass(frozen=True)
 class Browser:
     """A headless Chromium with a profile of its own."""
@@ -84,12 +103,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report(OmegaConf.merge(given, conf, {"results": [str(folder)], "resamples": 25}))  # type: ignore[arg-type]
 
 
-def probe(browser: Browser, page: Path, width: int) -> dict[str, Any]:
+def probe(browser: Browser, page: Path, width: int, late: str = LATE) -> dict[str, Any]:
     """What the page, with the questions laid into it, says about itself."""
     text = page.read_text(encoding="utf-8")
     assert text.count("<head>") == 1 and text.count("</body>") == 1
     asked = page.with_name(f"asked_{width}.html")
-    asked.write_text(text.replace("<head>", "<head>" + EARLY).replace("</body>", LATE + "</body>"), encoding="utf-8")
+    asked.write_text(text.replace("<head>", "<head>" + EARLY).replace("</body>", late + "</body>"), encoding="utf-8")
     dom = browser(asked, "--dump-dom", width=width).stdout
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)
     assert found, "the page never finished loading"
@@ -108,6 +127,28 @@ def test_the_page_works_and_needs_nothing_but_itself(browser: Browser, page: Pat
     assert seen["dead"] == 0 and seen["heading"] == "PALP against TI + DB"
     assert seen["overflow"] <= 1, "the page scrolls sideways"
     assert seen["front"] > 0.75 * min(width, 900) and seen["height"] > 2000
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_the_questionnaire_is_answered_without_a_network(browser: Browser, tmp_path: Path, width: int) -> None:
+    """What the page's own script saves is what the scoring reads."""
+    cats = [result for result in make_study() if result.axes["concept"] == "cat 11"]
+    results = collect([write_study(cats, tmp_path / "study")])
+    (page,) = write_kit(results, tmp_path / "kit", "Pictures of one subject")
+    seen = probe(browser, page, width, RATE)
+    given, questions = seen["given"], len(seen["given"]["answers"])
+    assert seen["troubles"] == [] and seen["overflow"] <= 1
+    assert questions > 8 and seen["images"] == 2 * questions
+    assert (seen["before"], seen["after"]) == (f"0 of {questions} answered", f"{questions - 1} of {questions} answered")
+    assert "write your name first" in seen["asked"] and seen["done"] == questions - 1
+    key = Key.read(tmp_path / "kit" / "key.json")
+    (tmp_path / "anna.json").write_text(json.dumps(given))
+    (tmp_path / "anna.csv").write_text(seen["csv"])
+    for name in ("anna.json", "anna.csv"):
+        answers = read_answers([tmp_path / name], key)
+        assert len(answers) == questions - 1 and set(answers["rater"]) == {'Anna "A"'}
+        assert set(answers["similarity"]) == {4.0} and seen["first"] not in set(answers["item"])
+    assert [row[0] for row in score_answers(answers, resamples=10)[0].rows] == ["PALP", "Textual Inversion", "TI + DB"]
 
 
 def test_the_probe_notices_a_broken_page(browser: Browser, tmp_path: Path) -> None:
