@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from palp_lab.model.autoencoder import downscale
 from palp_lab.model.base import TextCond, Words
 from palp_lab.model.folder import AbstractParts
 from palp_lab.model.text import ClipText, concept_positions
@@ -47,15 +48,17 @@ class SdxlModel(AbstractUNetModel):
         **options: Any,
     ) -> None:
         _check(unet, autoencoder, texts, path_name)
-        self.zeros_for_empty = zeros_for_empty  # before super(): part of the fingerprint
-        super().__init__(unet, autoencoder, texts, scheduler_config, path_name=path_name, **options)
-        whole = (self.resolution, self.resolution)
+        side = unet.config.sample_size * downscale(autoencoder)
+        whole = (side, side)
         told = (("original_size", original_size or whole), ("crop", crop), ("target_size", target_size or whole))
         for name, two in told:
             if len(two) != 2:
                 raise UserError(f"model.{name}={list(two)}: must be two numbers, e.g. [{whole[0]}, {whole[1]}]")
         self.told = tuple(int(number) for _, two in told for number in two)
         """Original height and width, top and left of the crop, height and width aimed at."""
+        self.zeros_for_empty = zeros_for_empty
+        # Last: what is set above is part of the fingerprint.
+        super().__init__(unet, autoencoder, texts, scheduler_config, path_name=path_name, **options)
 
     @classmethod
     def read(
@@ -92,6 +95,7 @@ class SdxlModel(AbstractUNetModel):
         return {
             **super().untold(),
             "zeros_for_empty": self.zeros_for_empty,
+            "told": self.told,
             "text": [[config.hidden_act, config.eos_token_id, config.num_attention_heads] for config in configs],
         }
 

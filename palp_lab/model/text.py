@@ -127,7 +127,10 @@ class ClipText:
             f"{lost!r} would be cut"
         )
         if self.long_prompts == "error":
-            raise UserError(f"{said}; shorten the prompt, or give model.windows={self.windows + 1}")
+            raise UserError(
+                f"{said}; shorten the prompt, or give model.long_prompts=cut or, with a UNet, "
+                f"model.windows={self.windows + 1}"
+            )
         if any(slot >= 0 for _, slot in rest):
             raise UserError(f"{said}, and with it the learned word; shorten the prompt")
         if prompt not in self._warned:

@@ -104,7 +104,8 @@ class AbstractUNetModel(AbstractModel):
     def untold(self) -> dict[str, Any]:
         """What the shapes of the weights do not tell and outputs depend on. Named one by one: whole configurations gain
         keys with every version of diffusers."""
-        return {
+        windows = self.texts[0].windows
+        return ({} if windows == 1 else {"windows": windows}) | {
             "heads": [site.heads for site in self.sites],
             "scaling_factor": self.autoencoder.config.scaling_factor,
             "shift_factor": shift_of(self.autoencoder),

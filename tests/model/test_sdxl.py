@@ -130,6 +130,7 @@ def test_sizes_are_told_as_in_the_stock_pipeline(micro_sdxl: SdxlModel, micro_sd
     torch.testing.assert_close(ours, found, rtol=1e-5, atol=1e-5)
     plain = latents_of(micro_sdxl, "euler", micro_sdxl.unconditional(2))
     assert (ours - plain).abs().max() > 1e-3
+    assert model.fingerprint != micro_sdxl.fingerprint, "kept pictures of the base are told apart by it"
     with pytest.raises(UserError, match=r"model\.crop"):
         SdxlModel.open(micro_sdxl_path, crop=[1])
 

@@ -96,6 +96,7 @@ def test_windows_are_prompts_of_their_own_one_after_the_other(micro_path: Path, 
     first, second = "cat " * (LENGTH - 2), "a hat in the snow"
     cond, parts = model.base_text([first + second]), micro.base_text([first, second])
     assert cond.tokens.shape == (1, 2 * LENGTH, 16)
+    assert model.fingerprint != micro.fingerprint, "kept pictures of the base are told apart by it"
     torch.testing.assert_close(cond.tokens[0, :LENGTH], parts.tokens[0])
     torch.testing.assert_close(cond.tokens[0, LENGTH:], parts.tokens[1])
     short = model.base_text(["a cat", first + second])
