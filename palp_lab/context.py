@@ -48,6 +48,14 @@ class Context:
     """What reading the photo did to it."""
 
     def __post_init__(self) -> None:
+        if self.photo.dtype is not torch.uint8 or self.photo.ndim != 3 or len(self.photo) != 3:
+            raise UserError(
+                f"Context: the photo must be [3 h w] of 8 bits, not {list(self.photo.shape)} {self.photo.dtype}"
+            )
+        if self.mask is not None and self.mask.dtype is not torch.bool:
+            raise UserError(
+                f"Context: the mask must be true or false, not {self.mask.dtype}; compare it, e.g. mask > 0.5"
+            )
         strength = self.noise_strength
         if strength is not None and not (isinstance(strength, (int, float)) and 0 < strength <= 1):
             raise UserError(f"generate.noise_strength={strength}: must be above 0 and at most 1")

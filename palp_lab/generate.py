@@ -122,7 +122,8 @@ def configured_context(how: DictConfig) -> Context | None:
     """The photo a configuration draws into, read before anything slow is begun. Raises UserError for a key that would
     say nothing without it."""
     if how.image is not None:
-        return read_context(how.image, how.mask, how.noise_strength, bool(how.paste_back))
+        mask = None if how.mask is None else str(how.mask)
+        return read_context(str(how.image), mask, how.noise_strength, bool(how.paste_back))
     for key in ("mask", "noise_strength"):
         if how[key] is not None:
             raise UserError(f"generate.{key}={how[key]}: there is no photo to draw into; add generate.image=<file>")

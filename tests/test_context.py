@@ -13,11 +13,13 @@ from PIL import Image
 from palp_lab.context import Context, read_context
 from palp_lab.generate import Sampling, clean, generate, generate_pictures, personal
 from palp_lab.model.base import AbstractModel
+from palp_lab.model.sd3 import Sd3Model
 from palp_lab.model.sdxl import SdxlModel
 from palp_lab.model.unet import UNetModel
 from palp_lab.pictures import read_pictures
 from palp_lab.types import UserError
 from tests.micro_lab import MicroLab
+from tests.model import sd3_pipelines
 from tests.test_generate import adapter, concept, differ  # noqa: F401
 from tests.test_verbs_pictures import compose_verb
 
@@ -142,6 +144,34 @@ def test_sdxl_into_a_photo_is_the_stock_pipeline(
     image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
     context = Context(image, torch.from_numpy(np.array(mask)) > 127 if masked else None, 0.5)
     assert_same(latents_of(micro_sdxl, context, "euler", 7, 5.0, monkeypatch), theirs)
+
+
+def test_a_flow_model_into_a_photo_is_the_stock_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where steps times strength is a whole number; between them that pipeline rounds up, and the others down."""
+    from diffusers import StableDiffusion3Img2ImgPipeline
+
+    folder = sd3_pipelines.build(tmp_path / "sd3", t5=False)
+    model, pixels = Sd3Model.open(folder), photo()
+    pipe = StableDiffusion3Img2ImgPipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
+    pipe.set_progress_bar_config(disable=True)
+    side = model.resolution
+    theirs = pipe(
+        PROMPT, image=pixels.resize((side, side)), height=side, width=side, strength=0.5, num_inference_steps=6,
+        guidance_scale=5.0, output_type="latent", generator=torch.Generator().manual_seed(7),
+    ).images  # fmt: skip
+    image = torch.from_numpy(np.array(pixels.resize((side, side)))).permute(2, 0, 1)
+    assert_same(latents_of(model, Context(image, noise_strength=0.5), "euler", 7, 5.0, monkeypatch), theirs)
+    hidden = Context(image, torch.arange(side).expand(side, side) < side // 2)
+    (picture,) = draw(model, hidden, [0])
+    assert torch.equal(picture.image[:, :, side // 2 :], image[:, :, side // 2 :])
+
+
+def test_what_is_no_picture_or_mask_is_refused() -> None:
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"photo must be \[3 h w\] of 8 bits"):
+        Context(image.float())
+    with pytest.raises(UserError, match="mask must be true or false"):
+        Context(image, torch.ones(32, 32))
 
 
 def test_outside_the_mask_the_picture_is_the_photo(micro: UNetModel, adapter, files) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
