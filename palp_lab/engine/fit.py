@@ -72,12 +72,13 @@ def fit(
         default_root_dir=folder,
         use_distributed_sampler=False,
     )
+    say = logger.info if trainer.is_global_zero else logger.debug
     for line in module.startup_report():
-        logger.info(line)
+        say(line)
     last = folder / LAST
     if last.is_file():
         step = _check(last, module)
-        logger.info("continuing at step %d of %d", step, how.max_steps)
+        say("continuing at step %d of %d", step, how.max_steps)
     with warnings.catch_warnings(), model.checkpointing(how.gradient_checkpointing):
         warnings.simplefilter("ignore")
         trainer.fit(

@@ -124,7 +124,9 @@ def test_a_loss_that_is_not_finite_in_one_rank_ends_them_all(trouble, tmp_path: 
 
 
 def test_a_rank_that_dies_ends_the_run_and_the_same_command_goes_on(trouble, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert trouble("dies").returncode != 0
+    done = trouble("dies")
+    assert done.returncode != 0
+    assert (tmp_path / "mended").exists(), done.stderr
     assert not (tmp_path / "scored").exists()
     again = trouble("dies")
     assert again.returncode == 0, again.stderr
