@@ -187,3 +187,11 @@ def end_sweep(config: DictConfig, cells: Sequence[Mapping[str, Any]]) -> None:
     }
     report(OmegaConf.create(asked))
     print(f"  {folder / 'cells'}: pictures, adapters and numbers of each cell")
+    if config.ledger:
+        from palp_lab.report import question_of
+        from palp_lab.study.notebook import note, results_so_far
+
+        ledger, name = Path(config.ledger), str(config.study_name)
+        results = results_so_far(ledger, name, [Path(cell["result"]) for cell in cells])
+        title = str(config.report.title or name)
+        print(f"  {note(results, question_of(OmegaConf.create(asked)), title, ledger.parent, name)}: all cells so far")
