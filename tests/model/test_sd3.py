@@ -16,7 +16,8 @@ from palp_lab.diffusion.sampler import sample
 from palp_lab.edits.full import FullEdits
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.edits.none import NoEdits
-from palp_lab.generate import Sampling, base, generate_pictures
+from palp_lab.formats.writing import Learned
+from palp_lab.generate import Sampling, base, generate_pictures, personal
 from palp_lab.model import open_model
 from palp_lab.model.base import TextCond
 from palp_lab.model.pipeline import stock_pipeline
@@ -169,6 +170,25 @@ def test_edits_start_at_the_base_and_switch_off_to_the_bit(model: Sd3Model, edit
             assert torch.equal(output(), before)
         adapter.detach()
         assert torch.equal(output(), before)
+
+
+def test_an_exported_lora_draws_our_picture_in_the_stock_pipeline(
+    folder: Path, model: Sd3Model, tmp_path: Path
+) -> None:
+    adapter = Adapter(model, make("tokens", "rare"), LoraEdits(2, alpha=1.0), concept())
+    train_a_little(adapter, size=0.3)
+    learned = Learned(adapter, torch.float32)
+    assert learned.formats == ["lora", "peft", "pipeline"]
+    name, knobs = learned.write("lora", tmp_path), Sampling("euler", 4, 5.0)
+    ours = next(iter(generate_pictures(model, personal(adapter), ["a photo of a {}"], [11], knobs))).image
+    pipe = stock(folder, model)
+    pipe.load_lora_weights(tmp_path, weight_name=name)
+    theirs = pipe(
+        "a photo of a sks cat", num_inference_steps=4, guidance_scale=5.0, generator=torch.Generator().manual_seed(11)
+    ).images[0]
+    assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - np.asarray(theirs).astype(int)).max() <= 1
+    full = Learned(Adapter(Sd3Model.open(folder), make("tokens", "rare"), FullEdits(), concept()), torch.float32)
+    assert full.formats == ["pipeline"]
 
 
 def test_a_change_of_the_texts_keys_and_values_alone(model: Sd3Model) -> None:
