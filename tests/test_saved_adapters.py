@@ -35,15 +35,16 @@ def test_adapters_are_found_in_the_folders_people_give(tmp_path: Path) -> None:
 
 
 def kohya_file(micro_path: Path, folder: Path, width: int | None = None) -> Path:
-    """A LoRA under kohya's keys for the first cross-attention, or one that reads text of another width."""
-    site = UNetModel.open(micro_path).sites[0]
-    word = f"lora_unet_{site.path.replace('.', '_')}_to_k"
+    """A LoRA under kohya's keys that is large enough to be seen, or one that reads text of another width."""
     draw = torch.Generator().manual_seed(0)
-    tensors = {
-        f"{word}.lora_down.weight": torch.randn(2, width or site.context_width, generator=draw),
-        f"{word}.lora_up.weight": torch.randn(site.channels, 2, generator=draw),
-        f"{word}.alpha": torch.tensor(2.0),
-    }
+    tensors = {}
+    for site in UNetModel.open(micro_path).sites:
+        word = f"lora_unet_{site.path.replace('.', '_')}_to_v"
+        tensors |= {
+            f"{word}.lora_down.weight": torch.randn(2, width or site.context_width, generator=draw),
+            f"{word}.lora_up.weight": torch.randn(site.channels, 2, generator=draw),
+            f"{word}.alpha": torch.tensor(8.0),
+        }
     save_file(tensors, folder / "mine.safetensors")
     return folder / "mine.safetensors"
 
@@ -64,7 +65,7 @@ def test_another_tools_lora_draws_is_scored_and_exported_again(
         "generate.seeds=1",
     )
     generate(compose_verb(micro_lab, "generate", *overrides))
-    weak = (*overrides, "generate.strength=0")
+    weak = (*overrides, "generate.strength=0", f"output={tmp_path / 'weak'}")
     generate(compose_verb(micro_lab, "generate", *weak))
     folders = [Path(line) for line in capsys.readouterr().out.strip().splitlines()]
     drawn, base = (read_pictures(folder) for folder in folders)
