@@ -47,15 +47,14 @@ def _key(machine: str, picture: Tensor) -> str:
 
 def _one(model: AbstractModel, picture: Tensor, key: str, folder: Path | None) -> tuple[Tensor, Tensor]:
     path = None if folder is None else folder / key[:2] / f"{key}.safetensors"
-    if key in _kept:
-        _kept.move_to_end(key)
-        return _kept[key]
-    found = None if path is None else _read(path)
+    found = _kept.pop(key, None) or (_read(path) if path is not None else None)
     if found is None:
         encoded = model.encode_image(picture[None].to(model.device))
         found = encoded.mean[0].float().cpu(), encoded.std[0].float().cpu()
         if path is not None:
             _write(path, *found)
+    elif path is not None and not path.is_file():  # remembered from a training that shared nothing
+        _write(path, *found)
     _keep(key, found)
     return found
 
