@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,16 @@ def test_each_choice_is_composed_once_and_cells_share_nothing(hydra_loader: tupl
     assert [config.labels.method for config in configs] == ["ti_db"] * 5 + ["palp"] * 5
     configs[0].optimizer.lr = 7.0
     assert configs[1].optimizer.lr != 7.0
+
+
+def test_worker_processes_compose_for_themselves(hydra_loader: tuple[Counting, DictConfig]) -> None:
+    """A launcher sends the loader to its workers, without what was composed here."""
+    hydra, master = hydra_loader
+    loader = ChoiceLoader(hydra.inner)
+    here = loader.load_sweep_config(master, CELLS[0])
+    sent = pickle.loads(pickle.dumps(loader))
+    assert sent._composed == {}
+    assert OmegaConf.to_container(sent.load_sweep_config(master, CELLS[0])) == OmegaConf.to_container(here)
 
 
 def test_a_part_that_was_replaced_takes_no_key(hydra_loader: tuple[Counting, DictConfig]) -> None:
