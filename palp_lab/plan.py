@@ -35,14 +35,15 @@ def plan_cell(cell: Cell, known: bool = False) -> dict[str, Any]:
     drawn: list[int | str] = [*cell.steps, *cell.fills]
     stages: list[tuple[str, int | str]] = [("train", 0), *(("pictures", one) for one in drawn)]
     stages += [("scores", step) for step in cell.steps] + [("bounds", 0)]
-    rows, memory = [], 0
+    rows = []
     for kind, step in [] if known else stages:
         inputs = cell.stage_inputs(kind, step)
         there = cell.store.find(kind, inputs, thorough=False) is not None
         seconds, size = (0.0, 0) if there else estimate(cell, kind, step)
-        memory = max(memory, 0 if there else cell.model.weight_bytes + (kind == "train") * training_bytes(cell))
         rows.append({"kind": kind, "key": digest(inputs), "there": there, "seconds": seconds, "bytes": size})
     labels = {"method": cell.config.labels.method, "concept": cell.concept.name, "seed": int(cell.config.seed)}
+    missing = {row["kind"] for row in rows if not row["there"]}
+    memory = cell.model.weight_bytes + ("train" in missing) * training_bytes(cell) if missing else 0
     return {"run": cell.run, **labels, "target": cell.target, "stages": rows, "memory": memory}
 
 
