@@ -29,6 +29,8 @@ class Finding:
     subject: str
     found: str
     fix: str = ""
+    there: bool = True
+    """False for what is not on this machine and need not be."""
 
 
 def doctor(config: DictConfig) -> None:
@@ -36,7 +38,8 @@ def doctor(config: DictConfig) -> None:
     checks: list[Callable[[DictConfig], Finding]] = [_python, _libraries, _device, _threads, _disk, _model, _wandb]
     findings = [*(check(config) for check in checks), *presets()]
     for finding in findings:
-        print(f"{'fix ' if finding.fix else 'ok  '} {finding.subject:<11}{finding.found}")
+        mark = "fix " if finding.fix else "ok  " if finding.there else "--  "
+        print(f"{mark} {finding.subject:<11}{finding.found}")
         if finding.fix:
             print(f"     {'':<11}-> {finding.fix}")
     if any(finding.fix for finding in findings):
@@ -131,7 +134,8 @@ def presets() -> list[Finding]:
             f"hf download {whole.path} where there is a network" if "/" in whole.path else "not shipped with this build"
         )
         said = "here" if not lost else f"not here ({', '.join(lost)}): {how}"
-        findings.append(Finding(file.stem, said + (f"; {size:.1f} GB of weights in float32" if size else "")))
+        size_said = f"; {size:.1f} GB of weights in float32" if size else ""
+        findings.append(Finding(file.stem, said + size_said, there=not lost))
     return findings
 
 

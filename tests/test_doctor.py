@@ -48,6 +48,7 @@ def test_presets_say_what_is_missing_and_where_it_comes_from(
     assert said["tiny"].found == "here" and said["sd15"].found.startswith("here; 4.3 GB")
     assert "not here (model_index.json): hf download stabilityai/stable-diffusion-xl" in said["sdxl"].found
     assert "13.9 GB" in said["sdxl"].found
+    assert said["sd15"].there and not said["sdxl"].there
 
 
 def test_a_preset_of_which_only_the_configuration_is_cached_is_not_here(micro_path: Path, tmp_path: Path) -> None:
