@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,6 +76,25 @@ def test_every_study_composes(choice: str) -> None:
         for key in OmegaConf.missing_keys(config):
             OmegaConf.update(config, key, None)
     check(config)
+
+
+@pytest.mark.parametrize("choice", groups(CONF).get("study", []))
+def test_a_study_has_the_last_word(choice: str) -> None:
+    """Its ledger and its report too: what a verb says of them are defaults."""
+    config = OmegaConf.to_container(compose("run", f"study={choice}"))
+    wanted: Any = OmegaConf.to_container(OmegaConf.load(CONF / "study" / f"{choice}.yaml"))
+    said = list(flat({key: value for key, value in wanted.items() if key not in ("defaults", "hydra")}))
+    assert said or "defaults" in wanted
+    for path, value in said:
+        assert reduce(lambda node, key: node[key], path, config) == value, ".".join(path)
+
+
+def flat(node: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, (*above, key))
+        else:
+            yield (*above, key), value
 
 
 PUBLISHED: dict[str, dict[str, object]] = {
