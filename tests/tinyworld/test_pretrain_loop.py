@@ -126,6 +126,25 @@ def tiny_denoising(stop_at: int = 0) -> AbstractTask:
     return task
 
 
+def test_the_noise_is_weighed_so_that_colours_count() -> None:
+    """As an error of the clean estimate: min(SNR + 1, 5); 12 at most where there is next to nothing but noise."""
+    from palp_lab.tinyworld.pretrain_generator import noise_weight
+
+    snr = torch.tensor([1e-4, 0.1, 0.5, 3.0, 100.0], dtype=torch.float64)
+    weight = noise_weight(snr / (1 + snr))
+    torch.testing.assert_close(weight[1:] * snr[1:], torch.tensor([1.1, 1.5, 4.0, 5.0], dtype=torch.float64))
+    assert float(weight[0]) == 12.0
+
+
+def test_most_timesteps_are_those_that_decide_what_is_shown() -> None:
+    from palp_lab.tinyworld.pretrain_generator import clock
+
+    t = clock((torch.arange(10_000) + 0.5) / 10_000)
+    assert t.diff().ge(0).all() and int(t[0]) == 0 and int(t[-1]) == 999
+    assert float((t < 150).float().mean()) == pytest.approx(0.0375, abs=1e-3)
+    assert float((t >= 575).float().mean()) == pytest.approx(0.9625 / 2, abs=2e-3)
+
+
 def test_draws_depend_on_seed_step_and_rank_alone() -> None:
     seen = {
         tuple(torch.randint(0, 2**31, (2,), generator=step_generator(seed, step, rank)).tolist())
