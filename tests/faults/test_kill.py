@@ -80,8 +80,10 @@ def test_two_commands_at_once_do_the_work_once(micro_lab: MicroLab, tmp_path: Pa
 
 def test_an_interrupted_run_says_how_to_go_on(micro_lab: MicroLab, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        micro_lab.command(f"output={tmp_path}", *STEPS), env=environment(), stderr=subprocess.PIPE, text=True
-    )
+        micro_lab.command(f"output={tmp_path}", *STEPS), env=environment(), stderr=subprocess.PIPE, text=True,
+        # A shell's background job ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     wait_for_step(tmp_path, 15, process)  # type: ignore[arg-type]
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
