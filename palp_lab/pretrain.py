@@ -144,7 +144,7 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
     if stage == "autoencoder":
         build = partial(stages.build_autoencoder_task, folder, about.batch)
     elif stage == "text":
-        build = partial(stages.build_text_task, folder, about.batch)
+        build = partial(stages.build_text_task, folder, about.batch, shipped)
     elif stage in ("generator", "generator_small"):
         build = partial(
             stages.build_generator_task, folder, stage, about.batch, bf16, shipped=shipped, focus=float(about.focus)

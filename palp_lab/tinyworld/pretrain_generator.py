@@ -25,7 +25,7 @@ SNR_CLAMP = 5.0
 """Largest weight of a clean estimate's error. Source: 2303.09556, section 3.4 (min-SNR)."""
 
 NOISE_CLAMP = 12.0
-"""Largest weight of the noise's error: the very noisiest inputs say nothing, their error is the data's variance. Ours."""
+"""Largest weight of the noise's error: of the very noisiest inputs only the data's variance is left. Ours."""
 
 EMPTY = 0.1
 """Share of empty prompts. Source: 2207.12598 (classifier-free guidance), section 3.1, and SD 1.x."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from diffusers import AutoencoderKL
+from torch import nn
 from transformers import CLIPTokenizer
 
 from palp_lab.tinyworld import pretrain_generator as generator
@@ -124,12 +125,20 @@ def detail_table(folder: Path, name: str) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def build_text_task(folder: Path, batch: int) -> Wording:
-    """The text encoder over the captions of the generator's set, before it sees a picture."""
+def build_text_task(folder: Path, batch: int, shipped: Path | None = None) -> Wording:
+    """The text encoder over the captions of the generator's set, before it sees a picture.
+
+    With ``shipped``, a pipeline folder, it starts from the text encoder there and stays near to it.
+    """
     tokenizer = build_tokenizer()
     captions = token_table(folder, "generator", tokenizer)
     labels = open_set(folder, "generator").labels
-    return Wording(build_text_encoder(tokenizer), captions, labels, tokenizer.eos_token_id, batch)
+    text, known = build_text_encoder(tokenizer), None
+    if shipped is not None:
+        known = build_text_encoder(tokenizer)
+        _load_shipped(shipped, "text_encoder/model.safetensors", known)
+        text.load_state_dict(known.state_dict())
+    return Wording(text, captions, labels, tokenizer, batch, known)
 
 
 def build_generator_task(
@@ -150,13 +159,13 @@ def build_generator_task(
     unet = generator.build_unet(generator.SIZES[name])
     small = name != "generator"
     earlier: list[dict] = []
-    fresh = not small and not (folder / name / "checkpoint.pt").exists()
-    if fresh and shipped is None and (folder / "text" / "checkpoint.pt").exists():
+    begins = not (folder / name / "checkpoint.pt").exists()
+    if shipped is not None and begins:
+        earlier = _start_from(shipped, unet, text)
+    if begins and not small and (folder / "text" / "checkpoint.pt").exists():
         wording = build_text_task(folder, 1)
         load_averaged(wording, folder / "text")
         text.load_state_dict(wording.text.state_dict())
-    if shipped is not None and not (folder / name / "checkpoint.pt").exists():
-        earlier = _start_from(shipped, unet, text)
     count = rows or len(cached)
     empty = encode_captions(tokenizer, [""])[0]
     if small:
@@ -172,17 +181,19 @@ def build_generator_task(
 
 
 def _start_from(shipped: Path, *models) -> list[dict]:
-    from safetensors.torch import load_file
-
     names = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
     for model, name in zip(models, names, strict=True):
-        weights = {key: value.float() for key, value in load_file(shipped / name).items()}
-        if list(weights) and {k: v.shape for k, v in weights.items()} != {
-            k: v.shape for k, v in model.state_dict().items()
-        }:
-            raise UserError(
-                f"{shipped / name}: another architecture than this version trains; use an empty folder and fresh=true"
-            )
-        model.load_state_dict(weights)
+        _load_shipped(shipped, name, model)
     lineage = shipped / "lineage.json"
     return json.loads(lineage.read_text())["segments"] if lineage.exists() else []
+
+
+def _load_shipped(shipped: Path, name: str, model: nn.Module) -> None:
+    from safetensors.torch import load_file
+
+    weights = {key: value.float() for key, value in load_file(shipped / name).items()}
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+        raise UserError(
+            f"{shipped / name}: another architecture than this version trains; use an empty folder and fresh=true"
+        )
+    model.load_state_dict(weights)
