@@ -105,9 +105,9 @@ def _adopt_autoencoder(folder: Path, config: DictConfig) -> bool:
     return True
 
 
-def shipped_pipeline() -> Path | None:
-    """The shipped pipeline folder, where there is one."""
-    path = Path(__file__).parent / "tinyworld" / "weights" / "tiny"
+def shipped_pipeline(name: str = "tiny") -> Path | None:
+    """The shipped pipeline folder ``name``, where there is one."""
+    path = Path(__file__).parent / "tinyworld" / "weights" / name
     return path if (path / "model_index.json").exists() else None
 
 
@@ -139,7 +139,7 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
     from palp_lab.tinyworld.pretrain_loop import train
 
     about, bf16 = config.pretrain[stage], bool(config.pretrain.bf16)
-    shipped = None if config.fresh else shipped_pipeline()
+    shipped = None if config.fresh else shipped_pipeline("tiny_small" if stage == "generator_small" else "tiny")
     build: Any
     if stage == "autoencoder":
         build = partial(stages.build_autoencoder_task, folder, about.batch)

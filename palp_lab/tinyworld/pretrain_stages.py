@@ -161,7 +161,7 @@ def build_generator_task(
     earlier: list[dict] = []
     begins = not (folder / name / "checkpoint.pt").exists()
     if shipped is not None and begins:
-        earlier = _start_from(shipped, unet, text)
+        earlier = _start_from(shipped, unet, None if small else text)
     if begins and not small and (folder / "text" / "checkpoint.pt").exists():
         wording = build_text_task(folder, 1)
         load_averaged(wording, folder / "text")
@@ -180,10 +180,10 @@ def build_generator_task(
     return task
 
 
-def _start_from(shipped: Path, *models) -> list[dict]:
-    names = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
-    for model, name in zip(models, names, strict=True):
-        _load_shipped(shipped, name, model)
+def _start_from(shipped: Path, unet: nn.Module, text: nn.Module | None) -> list[dict]:
+    _load_shipped(shipped, "unet/diffusion_pytorch_model.safetensors", unet)
+    if text is not None:
+        _load_shipped(shipped, "text_encoder/model.safetensors", text)
     lineage = shipped / "lineage.json"
     return json.loads(lineage.read_text())["segments"] if lineage.exists() else []
 

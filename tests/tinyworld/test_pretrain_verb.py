@@ -58,6 +58,13 @@ def test_a_stage_goes_on_from_the_shipped_weights(tmp_path: Path) -> None:
     before = load_file(weights / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.weight"].float()
     assert torch.allclose(state["model"]["unet.conv_in.weight"], before, atol=1e-2)
 
+    smaller = shipped_pipeline("tiny_small")
+    assert smaller is not None
+    assert run(tmp_path, *SMALL, "stage=generator_small") == 0
+    state = load_checkpoint(tmp_path / "pretrain" / "generator_small")
+    assert state is not None
+    assert state["segments"][:-1] == json.loads((smaller / "lineage.json").read_text())["segments"]
+
 
 @pytest.mark.parametrize(
     ("words", "line"),
