@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from palp_lab.study.ledger import merge_jsonl, read_jsonl
 from palp_lab.study.locks import locked
+from palp_lab.study.rivals import same_rivals, with_bounds
 
 if TYPE_CHECKING:
     from palp_lab.cell import Cell
@@ -32,9 +33,7 @@ def known_result(cell: Cell) -> Result | None:
         return None
     results = _results(ledger)
     found = results.get(cell.run)
-    if found is None or found.bounds:
-        return found
-    return replace(found, bounds=next((other.bounds for other in results.values() if _same_rivals(other, found)), ()))
+    return found and with_bounds(found, results.values())
 
 
 def remember(cell: Cell, result: Result) -> None:
@@ -48,25 +47,8 @@ def remember(cell: Cell, result: Result) -> None:
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with locked(ledger.with_name(f".{ledger.name}.lock"), str(ledger)):
         known = _results(ledger) if ledger.exists() else {}
-        kept = any(_same_rivals(other, result) for run, other in known.items() if run != result.run)
+        kept = any(same_rivals(other, result) for run, other in known.items() if run != result.run)
         merge_jsonl(ledger, [replace(result, bounds=()) if kept else result])
-
-
-def _same_rivals(other: Result, result: Result) -> bool:
-    """Whether another cell keeps bounds that are this one's too: same concept, base, protocol, prompts and knobs."""
-    return bool(other.bounds) and _rivals_of(other) == _rivals_of(result)
-
-
-def _rivals_of(result: Result) -> tuple[object, ...]:
-    axes = result.axes
-    drawn = {
-        (record.prompt, tuple(sorted((key, value) for key, value in record.knobs.items() if key != "strength")))
-        for record in result.records
-        if "{}" in record.prompt
-    }
-    seeds = {record.picture_seeds for record in result.records}
-    where = (axes["dataset"], axes["concept"], axes["model"], axes.get("shots"))
-    return (*where, result.protocol, frozenset(drawn), frozenset(seeds))
 
 
 def _results(ledger: Path) -> dict[str, Result]:

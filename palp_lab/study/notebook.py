@@ -14,17 +14,21 @@ from palp_lab.study.palette import words
 from palp_lab.study.progress_figure import exposure_figure
 from palp_lab.study.rendering import markdown
 from palp_lab.study.result import Result
+from palp_lab.study.rivals import with_bounds
 from palp_lab.study.study import Question, study_of
 from palp_lab.study.tables import comparison_table
 from palp_lab.study.writing import write_bytes, write_text
 
 
 def results_so_far(ledger: Path, study_name: str, finished: Sequence[Path]) -> list[Result]:
-    """The cells of a study: those just `finished` (result.json files), and those the ledger has under its name."""
+    """The cells of a study: those just `finished` (result.json files), and those the ledger has under its name.
+
+    Bounds that a cell of another part keeps for the same concept are this one's too.
+    """
     found = {result.run: result for result in (read_jsonl(ledger) if ledger.exists() else ())}
     mine = {run: result for run, result in found.items() if result.axes.get("study") == study_name}
     mine |= {result.run: found.get(result.run, result) for result in collect(finished)}
-    return [mine[run] for run in sorted(mine)]
+    return [with_bounds(mine[run], found.values()) for run in sorted(mine)]
 
 
 def note(results: Sequence[Result], question: Question, title: str, folder: Path, name: str) -> Path:

@@ -34,3 +34,17 @@ def test_one_method_alone_is_a_page_too(study: list[Result], tmp_path: Path) -> 
     some = [r for r in study if r.axes["method"] == "ti_db"][:1]
     text = note(some, Question(resamples=20), "Where does it begin?", tmp_path, "part_0").read_text(encoding="utf-8")
     assert "No paired comparison" in text and "n: 1 cells (TI + DB 1) of 1 concept" in text
+
+
+def test_bounds_that_another_part_keeps_are_this_parts_too(study: list[Result], tmp_path: Path) -> None:
+    ledger = tmp_path / "results.jsonl"
+    first, second = [r for r in study if r.axes["method"] == "ti_db" and r.axes["concept"] == "cat 11"][:2]
+    assert first.bounds
+    elsewhere = replace(first, axes={**first.axes, "study": "another"})
+    merge_jsonl(ledger, [elsewhere, replace(second, bounds=())])
+    [found] = results_so_far(ledger, "synthetic", [])
+    assert found.run == second.run and len(found.bounds) == len(elsewhere.bounds)
+    other_photos = replace(elsewhere, axes={**elsewhere.axes, "shots": 99})
+    merge_jsonl(ledger, [other_photos])
+    [alone] = results_so_far(ledger, "synthetic", [])
+    assert not alone.bounds

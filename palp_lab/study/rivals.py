@@ -1,0 +1,32 @@
+"""The rivals that need no training, the bounds: a ledger keeps those of a concept once, in one of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from palp_lab.study.result import Result
+
+
+def same_rivals(other: Result, result: Result) -> bool:
+    """Whether another cell keeps bounds that are this one's too: same concept, base, protocol, prompts and knobs."""
+    return bool(other.bounds) and _rivals_of(other) == _rivals_of(result)
+
+
+def with_bounds(result: Result, others: Iterable[Result]) -> Result:
+    """`result` with its bounds, which may be kept by another cell of the ledger; as it is where none keeps them."""
+    if result.bounds:
+        return result
+    return replace(result, bounds=next((other.bounds for other in others if same_rivals(other, result)), ()))
+
+
+def _rivals_of(result: Result) -> tuple[object, ...]:
+    axes = result.axes
+    drawn = {
+        (record.prompt, tuple(sorted((key, value) for key, value in record.knobs.items() if key != "strength")))
+        for record in result.records
+        if "{}" in record.prompt
+    }
+    seeds = {record.picture_seeds for record in result.records}
+    where = (axes["dataset"], axes["concept"], axes["model"], axes.get("shots"))
+    return (*where, result.protocol, frozenset(drawn), frozenset(seeds))
