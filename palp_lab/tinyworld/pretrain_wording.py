@@ -27,13 +27,13 @@ SAID = {"said_colour": _COLOURS, "said_second": _COLOURS, "said_pattern": ["none
 """What the words before a noun say of it."""
 
 SAID_WEIGHT = 4.0
-"""How much more a noun's own words count than a factor at the end of the text; ours, found on the tiny world."""
+"""How much more a noun's own words count than a factor at the end of the text; ours, 1 learned them too slowly."""
 
 NO_NOUN = -100
 """The target where no noun stands; cross-entropy passes it over."""
 
 KEPT = 30.0
-"""How much it costs to leave the vectors that a UNet was trained on, mean squares; ours, found on the tiny world."""
+"""How much it costs to leave the vectors that a UNet was trained on, mean squares; ours, no other value was tried."""
 
 
 class Wording(AbstractTask):
