@@ -49,7 +49,7 @@ def _check(config: DictConfig) -> None:
         raise UserError(f"minutes={config.minutes}: give more than 0, or null for the stage's own")
     if not 0 < config.pretrain.share <= 1:
         raise UserError(f"pretrain.share={config.pretrain.share}: give a share of the sets' sizes, above 0, at most 1")
-    if any(config.pretrain[stage].focus < 0 for stage in ("generator", "generator_small")):
+    if any(config.pretrain[stage].focus < 0 for stage in ("generator", "generator_small", "flow")):
         raise UserError("pretrain.generator.focus: give 0 or more; 0 weighs every place alike")
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={config.device}: pretraining runs on cpu or cuda")
@@ -152,9 +152,12 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
     elif stage == "flow":
         from palp_lab.tinyworld.pretrain_flow import build_flow_task
 
-        build = partial(build_flow_task, folder, about.batch, bf16, shipped)
+        build = partial(
+            build_flow_task, folder, about.batch, bf16, shipped, focus=float(about.focus), taught=bool(about.taught)
+        )
     else:
-        build = partial(getattr(scorers, f"build_{stage}_task"), folder, about.batch, bf16)
+        weights = None if shipped is None else shipped.parent
+        build = partial(getattr(scorers, f"build_{stage}_task"), folder, about.batch, bf16, shipped=weights)
     state = train(build, settings(stage, folder, config, own_time))
     if stage == "autoencoder":
         stages.finish_autoencoder(folder)

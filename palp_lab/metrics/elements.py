@@ -27,12 +27,17 @@ KINDS = ("style", "place", "class", "accessories", "relation", "framing")
 """Kinds of elements; `relation` holds the relation and the class of the second subject."""
 
 
+SUBJECTS = ("class_", "second_class")
+"""The reader's factors that name a subject."""
+
+
 @dataclass(frozen=True)
 class Element:
-    """One thing a prompt asks for: found where the reader says one of `labels` about `factor` ("hat": {"red"})."""
+    """One thing a prompt asks for: found where the reader says one of `labels` about one of `factors` (("hat",):
+    {"red"}). A class has two factors: of two subjects side by side neither is the first."""
 
     kind: str
-    factor: str
+    factors: tuple[str, ...]
     labels: frozenset[str]
 
 
@@ -74,21 +79,21 @@ def elements_of(asked: Elements, known: Mapping[str, Sequence[str]]) -> tuple[El
     `relation`, `framing`, and one factor per accessory whose label is its colour."""
     classes = [*asked.classes, "", ""]
     plain = [
-        ("style", "style", asked.style), ("place", "place", asked.place), ("class", "class_", classes[0]),
-        ("relation", "second_class", classes[1]), ("relation", "relation", asked.relation),
-        ("framing", "framing", asked.framing),
+        ("style", ("style",), asked.style), ("place", ("place",), asked.place), ("class", SUBJECTS, classes[0]),
+        ("relation", SUBJECTS, classes[1]), ("relation", ("relation",), asked.relation),
+        ("framing", ("framing",), asked.framing),
     ]  # fmt: skip
-    wanted = [Element(kind, factor, frozenset({word})) for kind, factor, word in plain if word in known.get(factor, ())]
+    wanted = [Element(kind, at, frozenset({word})) for kind, at, word in plain if word in known.get(at[0], ())]
     for word, colour in asked.accessories:
         colours = frozenset(known.get(word, ())) - {"none"}
         if colours:
-            wanted.append(Element("accessories", word, colours & {colour} if colour else colours))
+            wanted.append(Element("accessories", (word,), colours & {colour} if colour else colours))
     return tuple(wanted)
 
 
 def found(reading: Mapping[str, Sequence[str]], wanted: Sequence[Element], count: int) -> Bool[Tensor, "n k"]:
     """Truth per picture and element, from one label per picture and factor."""
-    rows = [[reading[e.factor][i] in e.labels for e in wanted] for i in range(count)]
+    rows = [[any(reading[f][i] in e.labels for f in e.factors if f in reading) for e in wanted] for i in range(count)]
     return torch.tensor(rows, dtype=torch.bool).view(count, len(wanted))
 
 

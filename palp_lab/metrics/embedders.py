@@ -144,7 +144,10 @@ def network_folder(path: str | Path) -> Path:
 
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging
 
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # not a line for every attempt: the error below is ours
     try:
         # safetensors first: many repositories hold the same weights twice.
         for weights in ("model.safetensors", "pytorch_model.bin"):
@@ -157,6 +160,8 @@ def _download(name: str) -> Path:
             f"{name}: neither a folder nor to be had from the hub ({reason}); where there is a network, "
             f"run 'hf download {name} --local-dir my_folder' and give that folder as path"
         ) from error
+    finally:
+        logging.set_verbosity(said)
     raise UserError(f"{name}: holds neither model.safetensors nor pytorch_model.bin; give a folder with weights")
 
 

@@ -49,6 +49,13 @@ class Kit:
         return 1.0 + amount * self.proportions[name]
 
 
+PROFILE = ("dog", "bird", "fish", "turtle", "car")
+"""Seen from the side, looking to the right: their two-tone coat changes half-way along."""
+
+WAIST = {"cat": 0.42, "rabbit": 0.36, "bear": 0.52, "robot": 0.40, "teapot": 0.33}
+"""Seen from the front: how far above the feet their two-tone coat changes."""
+
+
 def kit_for(canvas: Canvas, identity: Identity, pose: float) -> Kit:
     """Builds the kit in the canvas's present frame."""
     names = ("ears", "head", "width", "limbs", "tail", "eyes", "belly")
@@ -70,24 +77,30 @@ def _coat(canvas: Canvas, identity: Identity, body: np.ndarray, second: np.ndarr
     frequency, angle = identity.factor("marking_frequency"), identity.factor("marking_angle")
     soft = canvas.scale
     if identity.pattern == "spotted":
-        k = 2.0 * math.pi / (0.20 + 0.10 * frequency)
+        k = 2.0 * math.pi / (0.22 + 0.09 * frequency)
         theta = 0.35 + 0.5 * angle
         p = (math.cos(theta) * u + math.sin(theta) * v) * k + a + 0.5 * np.sin(0.3 * k * v + c)
         q = (math.cos(theta) * v - math.sin(theta) * u) * k + b + 0.5 * np.sin(0.3 * k * u + turn)
-        field = (np.cos(p) + np.cos(q) - 0.75) * (soft / k)
+        # Beyond 1 the dots stand apart; closer they would run together into stripes.
+        field = (np.cos(p) + np.cos(q) - 1.0) * (soft / k)
     elif identity.pattern == "striped":
-        k = 2.0 * math.pi / (0.17 + 0.10 * frequency)
+        k = 2.0 * math.pi / (0.19 + 0.10 * frequency)
         theta = math.pi * (0.2 + 0.6 * angle)
         p = (math.cos(theta) * u + math.sin(theta) * v) * k + a
-        field = np.sin(p + 0.5 * np.sin(7.0 * u + b)) * (soft / k)
+        field = np.sin(p + 0.3 * np.sin(7.0 * u + b)) * (soft / k)
     elif identity.pattern == "patched":
-        k = 7.0 + 4.0 * frequency
+        # Islands of a third of the subject: larger than spots, and several of them on every subject.
+        k = 11.5 + 3.0 * frequency
         field = np.sin(k * u + a) + np.sin(k * (0.5 * u + 0.9 * v) + b) + np.sin(k * (0.9 * v - 0.6 * u) + c)
-        field = (field - 0.35) * (soft / k)
+        field = (field - 0.4) * (soft / k)
     else:
-        theta = (angle - 0.5) * 1.6 + (math.pi / 2 if rng.random() < 0.5 else 0.0)
-        p = math.sin(theta) * u + math.cos(theta) * (v + 0.5)
-        field = (p + 0.03 * np.sin(12.0 * u + a) + 0.12 * (frequency - 0.5)) * soft
+        # The half with the head has the body colour: which of two colours comes first can be seen.
+        tilt, start = 0.7 * (angle - 0.5), 0.14 * (frequency - 0.5)
+        if identity.superclass in PROFILE:
+            p = -math.cos(tilt) * u + math.sin(tilt) * (v + 0.4)
+        else:
+            p = math.cos(tilt) * (v + WAIST[identity.superclass]) + math.sin(tilt) * u
+        field = (p + 0.02 * np.sin(12.0 * (u + v) + a) + start) * soft
     mix = np.clip(field + 0.5, 0.0, 1.0)[..., None]
     return (body + mix * (second - body)).astype(np.float32)
 

@@ -90,7 +90,7 @@ def training(segments: list[dict]) -> str:
     """One line about the segments of a lineage."""
     if not segments:
         return "not recorded"
-    steps, samples = segments[-1]["to"], sum(s["samples"] for s in segments)
+    steps, samples = sum(s["to"] - s["from"] for s in segments), sum(s["samples"] for s in segments)
     minutes = sum(s["seconds"] for s in segments) / 60
     devices = sorted({f"{s['device']}, {s['ranks']} rank{'s' * (s['ranks'] > 1)}" for s in segments})
     seeds = sorted({s["seed"] for s in segments})
@@ -124,5 +124,11 @@ def table(name: str, scores: dict[str, Any]) -> list[str]:
         for factor, row in found.items():
             right = "not measured" if row["all"] is None else f"{row['all']:.3f}"
             lines.append(f"| {factor} | {right} | {row['n']} |")
+        real = scores.get("true_renders")
+        if real:
+            lines += ["", f"True renders of {real['pictures']} prompts never seen in training: what the generators are"]
+            lines += [f"read by, where every prompted element is there. Goal {real['goal']:.2f}.", ""]
+            lines += ["| element | found | of |", "|---|---|---|"]
+            lines += [f"| {kind} | {row['found']:.3f} | {row['n']} |" for kind, row in real["found"].items()]
         return lines
     return ["| | |", "|---|---|", *(f"| {key.replace('_', ' ')} | {value} |" for key, value in found.items())]

@@ -16,8 +16,9 @@ from palp_lab.tinyworld.factors import ACCESSORIES, CLASSES, COLOUR_NAMES, FRAMI
 from palp_lab.tinyworld.oracle import LABELS
 from palp_lab.tinyworld.pretrain_autoencoder import to_pixels
 from palp_lab.tinyworld.pretrain_loop import AbstractTask, Batch
-from palp_lab.tinyworld.pretrain_reader import augment, factor_loss, label_table
+from palp_lab.tinyworld.pretrain_reader import augment, factor_loss, label_table, often
 from palp_lab.tinyworld.pretrain_text import encode_captions, text_config
+from palp_lab.tinyworld.pretrain_wording import NO_NOUN, SAID, Nouns
 from palp_lab.tinyworld.scene import Scene
 from palp_lab.tinyworld.sets import scene_of
 
@@ -34,6 +35,9 @@ FACTORS = (
     "relation",
 )
 """What a hard negative changes."""
+
+WEIGHTS = {"style": 0.5, "place": 0.5, "class": 2.0, "accessory": 2.0, "pattern": 2.0, "partner": 2.0, "relation": 0.5}
+"""How often training changes a factor, 1 where none is given: what was confused most is asked most. Ours."""
 
 
 def changed(scene: Scene, factor: str, rng: np.random.Generator) -> Scene | None:
@@ -124,9 +128,10 @@ def _place_patches(model: CLIPModel, width: int) -> None:
 
 
 class Matching(AbstractTask):
-    """Contrastive loss over pictures and captions, hard negatives, and two helps that are dropped afterwards: factor
-    heads, and the element reader as a teacher whose feature maps the patches learn to predict (a transformer alone
-    needs ten times the pictures a convolutional network needs).
+    """Contrastive loss over pictures and captions, hard negatives, and helps that are dropped afterwards: factor
+    heads on pictures and captions, heads that read off a noun what is said of it, and the element reader as a teacher
+    whose feature maps the patches learn to predict (a transformer alone needs ten times the pictures a convolutional
+    network needs).
 
     Source: 2103.00020, Figure 3; hard negatives as in 2210.01936, section 4; the helps are ours.
     """
@@ -139,14 +144,19 @@ class Matching(AbstractTask):
         self.model = build_clip(tokenizer)
         width = self.model.config.vision_config.hidden_size
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(words)) for name, words in LABELS.items()})
+        kinds, told = {**LABELS, **SAID}, self.model.config.text_config.hidden_size
+        self.words = nn.ModuleDict({name: nn.Linear(told, len(words)) for name, words in kinds.items()})
         self.maps = nn.ModuleDict({"features": nn.Linear(width, 128), "elements": nn.Linear(width, _elements())})
         # Not a submodule: the teacher is neither trained nor saved.
         self.teacher = (teacher,)
         self.images, self.table, self.seed, self.tokenizer = images, label_table(labels), seed, tokenizer
         self.batch, self.negatives, self.bf16 = batch, negatives, bf16
+        self.rows, self.nouns = often(labels), Nouns(tokenizer)
+        self.chances = np.asarray([WEIGHTS.get(factor, 1.0) for factor in FACTORS])
+        self.chances /= self.chances.sum()
 
     def draw(self, rng: torch.Generator) -> Batch:
-        rows = torch.randint(0, len(self.images), (self.batch,), generator=rng).sort().values.numpy()
+        rows = np.sort(self.rows[torch.randint(0, len(self.rows), (self.batch,), generator=rng).numpy()])
         draws = np.random.default_rng(int(torch.randint(0, 2**62, (1,), generator=rng)))
         texts, own = [], []
         for i, row in enumerate(rows):
@@ -156,7 +166,7 @@ class Matching(AbstractTask):
             true = speak(scene)
             texts.append(true)
             own.append(i)
-            for factor in draws.permutation(FACTORS)[: self.negatives + 3]:
+            for factor in draws.choice(FACTORS, self.negatives + 3, replace=False, p=self.chances):
                 wrong = changed(scene, str(factor), draws)
                 text = speak(wrong) if wrong is not None else true
                 if text != true and sum(o == i for o in own) <= self.negatives:
@@ -164,12 +174,14 @@ class Matching(AbstractTask):
                     own.append(i)
         ids = encode_captions(self.tokenizer, texts).astype(np.int64)
         ids = ids[:, : int((ids != self.tokenizer.pad_token_id).sum(1).max()) + 1]
+        tokens = torch.from_numpy(ids)
         first = np.unique(np.asarray(own), return_index=True)[1]
         same = np.asarray([[texts[a] == texts[b] for b in first] for a in first])
         return {
             "x": augment(to_pixels(self.images[rows]), rng),
             "y": torch.from_numpy(self.table[rows].astype(np.int64)),
-            "ids": torch.from_numpy(ids),
+            "ids": tokens,
+            **self.nouns.said(tokens),
             "own": torch.as_tensor(own),
             "first": torch.from_numpy(first),
             "same": torch.from_numpy(same),
@@ -181,8 +193,11 @@ class Matching(AbstractTask):
             seen = output.pooler_output
             z = self.model.visual_projection(seen)
             mask = torch.ones_like(batch["ids"])
-            read = self.model.text_model(input_ids=batch["ids"], attention_mask=mask).pooler_output
+            text = self.model.text_model(input_ids=batch["ids"], attention_mask=mask)
+            read, hidden = text.pooler_output, text.last_hidden_state
             w = self.model.text_projection(read)
+            said = {name: self.words[name](hidden).flatten(0, 1).float() for name in SAID}
+            told = {name: self.words[name](read[batch["first"]]) for name in LABELS}
             logits = {name: head(seen) for name, head in self.heads.items()}
         z, w = functional.normalize(z.float(), dim=-1), functional.normalize(w.float(), dim=-1)
         scale = self.model.logit_scale.exp().clamp_max(100)
@@ -198,7 +213,9 @@ class Matching(AbstractTask):
         texts = scores[:, first].T
         alone = batch["same"] & (row[:, None] != row[None])
         by_text = functional.cross_entropy(texts.masked_fill(alone, -torch.inf), row)
-        loss = by_picture + 0.5 * by_text + 0.3 * factor_loss(logits, batch["y"])
+        loss = by_picture + 0.5 * by_text + 0.3 * factor_loss(logits, batch["y"]) + 0.1 * factor_loss(told, batch["y"])
+        for name, scores in said.items():
+            loss = loss + functional.cross_entropy(scores, batch[name].flatten(), ignore_index=NO_NOUN)
         return loss + self._dense(batch["x"], output.hidden_states)
 
     def _dense(self, x: Tensor, hidden: tuple[Tensor, ...]) -> Tensor:

@@ -12,11 +12,16 @@ from torch import Tensor
 
 from palp_lab.metrics.reader import ElementReader
 from palp_lab.tinyworld.factors import CLASSES
+from palp_lab.tinyworld.oracle import scene_from
 from palp_lab.tinyworld.parse import parse
 from palp_lab.tinyworld.prompts import GROUPS
+from palp_lab.tinyworld.render import render
 
 GUIDANCE, STEPS = 5.0, 25
 """The setting the quality of the generator is stated at."""
+
+REAL_GOAL = 0.97
+"""Share of prompted elements the reader is to find on true renders. Ours."""
 
 GOALS = {"style": 0.90, "place": 0.90, "class": 0.85, "accessory": 0.75}
 """Shares of prompted elements to reach on combinations never seen in training. Ours."""
@@ -65,11 +70,13 @@ def elements_found(reader: ElementReader, images: Tensor, texts: Sequence[str]) 
         note("style", words["style"][i] == (asked.style or "photo"))
         if asked.place:
             note("place", words["place"][i] == asked.place)
+        # Side by side nobody is first, so that a class is found in either place.
+        shown = {words["class_"][i], words["second_class"][i]}
         if asked.classes:
-            note("class", words["class_"][i] == asked.classes[0])
+            note("class", asked.classes[0] in shown)
         if len(asked.classes) > 1:
-            note("second class", words["second_class"][i] == asked.classes[1])
-            note("both classes, either order", {words["class_"][i], words["second_class"][i]} == set(asked.classes))
+            note("second class", asked.classes[1] in shown)
+            note("both classes", shown == set(asked.classes))
             note("relation", words["relation"][i] == asked.relation)
         if asked.framing:
             note("framing", words["framing"][i] == asked.framing)
@@ -77,6 +84,12 @@ def elements_found(reader: ElementReader, images: Tensor, texts: Sequence[str]) 
             note("accessory", words[name][i] != "none")
             note("accessory with colour", words[name][i] == colour)
     return {kind: {"found": round(float(np.mean(hits)), 4), "n": len(hits)} for kind, hits in counts.items()}
+
+
+def true_renders(texts: Sequence[str]) -> Tensor:
+    """What a perfect generator would draw, one render a prompt, uint8 [n 3 64 64]: the reader's ceiling on prompts."""
+    pictures = np.stack([render(scene_from(text, i)) for i, text in enumerate(texts)])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
 def sheet(images: Tensor, texts: Sequence[str], path: Path, columns: int = 6, scale: int = 3) -> None:

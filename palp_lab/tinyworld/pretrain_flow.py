@@ -8,15 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from palp_lab.tinyworld.pretrain_autoencoder import CHANNELS
-from palp_lab.tinyworld.pretrain_generator import EMPTY, STEPS
+from palp_lab.tinyworld.pretrain_generator import EMPTY, SIZES, STEPS, build_scheduler, build_unet, focused
 from palp_lab.tinyworld.pretrain_loop import AbstractTask, Batch, load_averaged
-from palp_lab.tinyworld.pretrain_stages import build_generator_task, token_table
-from palp_lab.tinyworld.pretrain_text import WIDTH, build_tokenizer, encode_captions, text_config
+from palp_lab.tinyworld.pretrain_stages import build_generator_task, detail_table, load_shipped, token_table
+from palp_lab.tinyworld.pretrain_text import (
+    LAYERS,
+    WIDTH,
+    build_text_encoder,
+    build_tokenizer,
+    encode_captions,
+    text_config,
+)
 from palp_lab.types import UserError
 
 BLOCKS, HEADS, HEAD = 4, 4, 32
@@ -64,9 +72,17 @@ def build_transformer() -> SD3Transformer2DModel:
 
 def build_text_encoders(tokenizer: CLIPTokenizer) -> tuple[CLIPTextModelWithProjection, CLIPTextModelWithProjection]:
     """The generator's architecture with a projection that starts as the identity (as CLIP-L has in SD3), and a narrow
-    second one of two layers."""
-    first = CLIPTextModelWithProjection(text_config(tokenizer))
+    second one of two layers.
+
+    The first has one layer more than the generator's, which changes nothing: Stable Diffusion 3 reads the last layer
+    but one, and what a noun knows of its colours stands in the generator's last.
+    """
+    first = CLIPTextModelWithProjection(text_config(tokenizer, layers=LAYERS + 1))
     nn.init.eye_(first.text_projection.weight)
+    extra = first.text_model.encoder.layers[LAYERS]
+    for layer in (extra.self_attn.out_proj, extra.mlp.fc2):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
     return first, CLIPTextModelWithProjection(text_config(tokenizer, SECOND, layers=2, heads=2))
 
 
@@ -97,17 +113,46 @@ class MatrixJointAttention:
         return attn.to_out[0](seen), told if attn.context_pre_only else attn.to_add_out(told)
 
 
+class Teacher:
+    """The generator as a teacher of velocities: at any share of noise its clean estimate stands for the picture.
+
+    A picture and its noise are one of many answers to what is seen; a trained generator knows their mean, so that a
+    small batch teaches as much as a large one. Ours.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, text: CLIPTextModel) -> None:
+        self.unet, self.text = unet.requires_grad_(False).eval(), text.requires_grad_(False).eval()
+        self.unet.set_attn_processor(AttnProcessor())
+        self.alphas = build_scheduler().alphas_cumprod.float()
+
+    @torch.no_grad()
+    def velocity(self, mixed: Tensor, share: Tensor, ids: Tensor, given: Tensor) -> Tensor:
+        """The mean of noise - x0 at `mixed` [b 8 16 16] with `share` [b] of noise; `given` where there is more noise
+        than the generator's clock holds."""
+        alpha = (1 - share).square() / ((1 - share).square() + share.square())
+        time = STEPS - 1 - torch.searchsorted(self.alphas.to(alpha).flip(0), alpha).clamp(0, STEPS - 1)
+        signal, noise = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
+        seen = mixed / ((1 - share).square() + share.square()).sqrt().view(-1, 1, 1, 1)
+        epsilon = self.unet(seen, time, self.text(ids).last_hidden_state).sample.float()
+        taught = epsilon - (seen - noise * epsilon) / signal.clamp_min(1e-3)
+        return torch.where((alpha >= self.alphas[-1]).view(-1, 1, 1, 1), taught, given)
+
+
 class FlowMatching(AbstractTask):
     """Trains a transformer and its second text encoder to predict noise - x0 in cached latents; the first is frozen.
 
-    `latents` float16 [n 8 16 16] are scaled; `captions` int16 [n variants length]; `empty` int16 [length]. Final.
+    `latents` float16 [n 8 16 16] are scaled; `captions` int16 [n variants length]; `empty` int16 [length]. With a
+    `teacher` its velocity is what is learned. `details` and `focus` as for the generators. Final.
     """
 
     def __init__(
         self, transformer: SD3Transformer2DModel, texts: tuple[Any, Any], latents: np.ndarray, captions: np.ndarray,
-        empty: np.ndarray, batch: int = 16, bf16: bool = True,
+        empty: np.ndarray, batch: int = 16, bf16: bool = True, teacher: Teacher | None = None,
+        details: np.ndarray | None = None, focus: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        # A tuple, so that it is neither trained nor saved.
+        self.teacher, self.details, self.focus = (teacher,), details, focus
         self.transformer, (self.text, self.text_2) = transformer, texts
         self.latents, self.captions, self.empty, self.batch, self.bf16 = latents, captions, empty, batch, bf16
         self.text.requires_grad_(False)
@@ -124,18 +169,22 @@ class FlowMatching(AbstractTask):
         even = (torch.arange(b) + torch.rand(b, generator=rng)) / b
         sigma = torch.special.ndtri(even.clamp(1e-6, 1 - 1e-6)).sigmoid()
         x = torch.from_numpy(self.latents[rows.numpy()].astype(np.float32))
-        return {"x": x, "noise": torch.randn(x.shape, generator=rng), "sigma": sigma, "ids": torch.from_numpy(ids)}
+        drawn = {"x": x, "noise": torch.randn(x.shape, generator=rng), "sigma": sigma, "ids": torch.from_numpy(ids)}
+        if self.details is not None and self.focus > 0:
+            drawn["weight"] = focused(self.details[rows.numpy()], self.focus)
+        return drawn
 
     def forward(self, batch: Batch) -> Tensor:
         """Squared error of the predicted velocity. Source: arXiv 2403.03206, Eq. 6 and 13 with w = 1 at the drawn t."""
         x, noise, sigma = batch["x"], batch["noise"], batch["sigma"]
-        share = sigma.view(-1, 1, 1, 1)
+        share, wanted = sigma.view(-1, 1, 1, 1), noise - x
+        mixed = (1 - share) * x + share * noise
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            for teacher in filter(None, self.teacher):
+                wanted = teacher.velocity(mixed, sigma, batch["ids"], wanted)
             context, pooled = self.told(batch["ids"])
-            predicted = self.transformer(
-                (1 - share) * x + share * noise, context, pooled, sigma * STEPS, return_dict=False
-            )[0]
-        return (predicted.float() - (noise - x)).square().mean()
+            predicted = self.transformer(mixed, context, pooled, sigma * STEPS, return_dict=False)[0]
+        return ((predicted.float() - wanted).square() * batch.get("weight", 1.0)).mean()
 
     def told(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Text tokens [b length+1 d], the absent T5's among them, and pooled vectors, as StableDiffusion3Pipeline."""
@@ -147,9 +196,11 @@ class FlowMatching(AbstractTask):
         return torch.cat([tokens, torch.zeros_like(tokens[:, :1])], 1), pooled
 
 
-def build_flow_task(folder: Path, batch: int, bf16: bool, shipped: Path | None = None) -> FlowMatching:
+def build_flow_task(
+    folder: Path, batch: int, bf16: bool, shipped: Path | None = None, focus: float = 0.0, taught: bool = False
+) -> FlowMatching:
     """The flow model over the cached latents; its first text encoder starts as the generator's: of the pipeline folder
-    `shipped`, else of the stage "generator" in `folder`."""
+    `shipped`, else of the stage "generator" in `folder`. With `taught`, that generator is its teacher."""
     path = folder / "latents.npy"
     if not path.exists():
         raise UserError(f"{path}: no latents yet; run palp-lab pretrain stage=latents first")
@@ -157,9 +208,17 @@ def build_flow_task(folder: Path, batch: int, bf16: bool, shipped: Path | None =
     captions = token_table(folder, "generator", tokenizer)
     texts, transformer = build_text_encoders(tokenizer), build_transformer()
     empty = encode_captions(tokenizer, [""])[0]
-    task = FlowMatching(transformer, texts, np.load(path, mmap_mode="r"), captions, empty, batch, bf16)
-    if not (folder / "flow" / "checkpoint.pt").exists():
-        texts[0].text_model.load_state_dict(_words(folder, shipped))
+    latents = np.load(path, mmap_mode="r")
+    captions = captions[: len(latents)]
+    begins = not (folder / "flow" / "checkpoint.pt").exists()
+    teacher = None
+    if taught or begins:
+        unet, text = _generator(folder, shipped)
+        teacher = Teacher(unet, text) if taught else None
+    details = detail_table(folder, "generator")[: len(latents)] if focus > 0 else None
+    task = FlowMatching(transformer, texts, latents, captions, empty, batch, bf16, teacher, details, focus)
+    if begins:
+        _adopt(texts[0], text)
         standardise(task, torch.from_numpy(captions[:256, 0].astype(np.int64)), tokenizer.eos_token_id)
     return task
 
@@ -175,14 +234,22 @@ def standardise(task: FlowMatching, ids: Tensor, end: int) -> None:
     entry.bias.sub_(entry.weight @ mean)
 
 
-def _words(folder: Path, shipped: Path | None) -> dict[str, Tensor]:
-    """The generator's text encoder."""
-    if shipped is not None:
-        from safetensors.torch import load_file
+def _adopt(first: CLIPTextModelWithProjection, text: Any) -> None:
+    """The generator's text encoder into the first one, whose extra layer stays as it is."""
+    missing, unknown = first.text_model.load_state_dict(text.state_dict(), strict=False)
+    if unknown or not all(f"layers.{LAYERS}." in name for name in missing):
+        raise UserError("the generator's text encoder is of another architecture than this version trains")
 
-        return {k: v.float() for k, v in load_file(shipped / "text_encoder/model.safetensors").items()}
+
+def _generator(folder: Path, shipped: Path | None) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """The generator's UNet and text encoder: of the pipeline folder `shipped`, else of the stage in `folder`."""
+    if shipped is not None:
+        unet, text = build_unet(SIZES["generator"]), build_text_encoder(build_tokenizer())
+        load_shipped(shipped, "unet/diffusion_pytorch_model.safetensors", unet)
+        load_shipped(shipped, "text_encoder/model.safetensors", text)
+        return unet, text
     if not (folder / "generator" / "checkpoint.pt").exists():
         raise UserError("flow reads generator's text encoder: run palp-lab pretrain stage=generator first")
     generator = build_generator_task(folder, "generator", 1, False)
     load_averaged(generator, folder / "generator")
-    return generator.text.state_dict()
+    return generator.unet, generator.text

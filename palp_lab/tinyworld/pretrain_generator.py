@@ -103,6 +103,12 @@ def noise_weight(alpha: Tensor) -> Tensor:
     return ((snr + 1).clamp_max(SNR_CLAMP) / snr).clamp_max(NOISE_CLAMP)
 
 
+def focused(details: np.ndarray, focus: float) -> Tensor:
+    """How much the error counts at every place, [b 1 16 16] with mean 1, for ``details`` uint8 [b 16 16]."""
+    weight = 1 + focus / 255 * torch.from_numpy(details.astype(np.float32))
+    return weight[:, None] / weight.mean()
+
+
 class Denoising(AbstractTask):
     """Trains a UNet, and the text encoder with it unless that is frozen, to predict the noise in cached latents.
 
@@ -124,7 +130,6 @@ class Denoising(AbstractTask):
         # The matrix form of attention is faster to differentiate on a CPU than its fused form.
         self.unet.set_attn_processor(AttnProcessor())
         self.register_buffer("alphas", build_scheduler().alphas_cumprod.float(), persistent=False)
-        self.earlier: list[dict] = []
         # A tuple, so that it is neither trained nor saved.
         self.given = () if train_text else ({k: v.clone() for k, v in text.state_dict().items()},)
 
@@ -147,8 +152,7 @@ class Denoising(AbstractTask):
         x = torch.from_numpy(self.latents[rows.numpy()].astype(np.float32))
         drawn = {"x": x, "noise": torch.randn(x.shape, generator=rng), "t": t, "ids": torch.from_numpy(ids)}
         if self.details is not None and self.focus > 0:
-            weight = 1 + self.focus / 255 * torch.from_numpy(self.details[rows.numpy()].astype(np.float32))
-            drawn["weight"] = weight[:, None] / weight.mean()
+            drawn["weight"] = focused(self.details[rows.numpy()], self.focus)
         return drawn
 
     def forward(self, batch: Batch) -> Tensor:
@@ -165,10 +169,6 @@ class Denoising(AbstractTask):
             error = error * batch["weight"]
         error = error.mean((1, 2, 3))
         return (error * noise_weight(alpha).flatten()).mean()
-
-    def history(self) -> list[dict]:
-        """The lineage of the weights this task started from."""
-        return self.earlier
 
 
 def caption_table(lines: list[list[str]], encode) -> np.ndarray:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +35,11 @@ class AbstractTask(nn.Module, ABC):
         """Parameters that learn more slowly than the rest, and their share of the learning rate."""
         return [], 1.0
 
+    earlier: Sequence[dict] = ()
+
     def history(self) -> list[dict]:
-        """The lineage of the weights this task starts from; none when they are random."""
-        return []
+        """The lineage of the weights this task starts from (``earlier``); none when they are random."""
+        return list(self.earlier)
 
 
 @dataclass(frozen=True)

@@ -3,44 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from palp_lab.metrics.reader import ElementReader
 from palp_lab.tinyworld.oracle import LABELS
 from palp_lab.tinyworld.pretrain_autoencoder import to_pixels
 from palp_lab.tinyworld.pretrain_clip import Matching, eight_captions
-from palp_lab.tinyworld.pretrain_loop import load_averaged
+from palp_lab.tinyworld.pretrain_loop import AbstractTask, load_averaged
 from palp_lab.tinyworld.pretrain_reader import UNSEEN, Reading, Recognition, label_table, start_from
-from palp_lab.tinyworld.pretrain_stages import SETS, open_set
+from palp_lab.tinyworld.pretrain_stages import SETS, load_shipped, open_set, shipped_segments
 from palp_lab.tinyworld.pretrain_text import build_tokenizer, encode_captions
 from palp_lab.tinyworld.sets import scene_of
 
+TaskT = TypeVar("TaskT", bound=AbstractTask)
 
-def build_clip_task(folder: Path, batch: int, bf16: bool) -> Matching:
-    """The tiny CLIP over the scorers' set; where the reader is trained, it teaches."""
+
+def build_clip_task(folder: Path, batch: int, bf16: bool, shipped: Path | None = None) -> Matching:
+    """The tiny CLIP over the scorers' set; where a reader is trained or shipped, it teaches.
+
+    ``shipped`` is the folder of all shipped weights: the first sitting goes on from the CLIP there.
+    """
     rendered = open_set(folder, "scorers")
     teacher = None
     if (folder / "reader" / "checkpoint.pt").exists():
         reading = build_reader_task(folder, 1, False)
         load_averaged(reading, folder / "reader")
         teacher = reading.reader.eval().requires_grad_(False)
+    elif shipped is not None:
+        teacher = ElementReader.from_folder(shipped / "reader")
     seed, tokenizer = rendered.meta["seed"], build_tokenizer()
-    return Matching(rendered.images, rendered.labels, seed, tokenizer, batch, teacher, bf16=bf16)
+    task = Matching(rendered.images, rendered.labels, seed, tokenizer, batch, teacher, bf16=bf16)
+    return _go_on(task, task.model, folder, "clip", shipped)
 
 
-def build_reader_task(folder: Path, batch: int, bf16: bool) -> Reading:
-    """The element reader over the scorers' set."""
+def build_reader_task(folder: Path, batch: int, bf16: bool, shipped: Path | None = None) -> Reading:
+    """The element reader over the scorers' set; ``shipped`` as for :func:`build_clip_task`."""
     rendered = open_set(folder, "scorers")
-    return Reading(rendered.images, rendered.labels, batch, bf16)
+    task = Reading(rendered.images, rendered.labels, batch, bf16)
+    return _go_on(task, task.reader, folder, "reader", shipped)
 
 
-def build_identity_task(folder: Path, batch: int, bf16: bool) -> Recognition:
-    """The identity encoder over the identity set; it starts from the reader's backbone where that is trained."""
+def _go_on(task: TaskT, model: nn.Module, folder: Path, name: str, shipped: Path | None) -> TaskT:
+    """Before the first sitting: the shipped weights of ``name`` into ``model``, their lineage into ``task``."""
+    if shipped is not None and not (folder / name / "checkpoint.pt").exists():
+        load_shipped(shipped, f"{name}/model.safetensors", model)
+        task.earlier = shipped_segments(shipped / name)
+    return task
+
+
+def build_identity_task(folder: Path, batch: int, bf16: bool, shipped: Path | None = None) -> Recognition:
+    """The identity encoder over the identity set; it starts from the shipped one, else from a trained reader's
+    backbone. ``shipped`` as for :func:`build_clip_task`."""
     rendered = open_set(folder, "identity")
     task = Recognition(rendered.images, rendered.identities, rendered.labels["class_"], batch, bf16=bf16)
+    if shipped is not None:
+        return _go_on(task, task.model, folder, "identity", shipped)
     if (folder / "reader" / "checkpoint.pt").exists():
         reading = build_reader_task(folder, 1, False)
         load_averaged(reading, folder / "reader")

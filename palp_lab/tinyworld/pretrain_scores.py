@@ -65,12 +65,20 @@ def evaluate(folder: Path, prompts: int = 0, clip_rows: int = 1000, reader_rows:
     reader = reading.reader.eval()
     rows = slice(0, min(reader_rows, len(held)))
     note("reader", reader_accuracy(reader, held.images[rows], {k: v[rows] for k, v in held.labels.items()}))
+    note("true_renders", read_true_renders(reader, prompts))
     for name, stage in PIPELINES.items():
         if trained_stage(folder, stage):
             note(name, generator_scores(*assemble(folder, stage), folder / f"{stage}_samples.png", reader, prompts))
     if trained_stage(folder, "flow"):
         note("tiny_flow", generator_scores(*assemble_flow(folder), folder / "flow_samples.png", reader, prompts))
     return scores
+
+
+def read_true_renders(reader: ElementReader, prompts: int = 0) -> dict[str, Any]:
+    """Elements found where every one is there: renders of the evaluation prompts."""
+    texts = spread(evaluation.prompts(), prompts)
+    found = evaluation.elements_found(reader, evaluation.true_renders(texts), texts)
+    return {"pictures": len(texts), "found": found, "goal": evaluation.REAL_GOAL}
 
 
 def generator_scores(

@@ -26,8 +26,12 @@ LIMIT = 60_000_000
 
 
 def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
-    """Writes every trained model of ``folder`` below ``target`` with its card; ``scores`` are evaluation's."""
+    """Writes every trained model of ``folder`` below ``target`` with its card; ``scores`` are evaluation's.
+
+    What ``folder`` has not trained stays in ``target`` as it is, its scores too.
+    """
     target.mkdir(parents=True, exist_ok=True)
+    scores = {**_json(target / "scores.json"), **scores}
     for name, stage in PIPELINES.items():
         if trained_stage(folder, stage):
             pipeline, about = assemble(folder, stage)
@@ -57,7 +61,10 @@ def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
         about = load_averaged(recognition, folder / "identity")
         recognition.model.save_pretrained(target / "identity")
         preprocessing(target / "identity", SIDE)
-        parts = {"started_from_reader": lineage(folder, "reader")}
+        begun = _json(target / "identity" / "lineage.json")
+        # One that went on from what is there started from that one's reader, not from this folder's.
+        on = begun.get("segments") and begun["segments"][0] == about["segments"][0]
+        parts = {"started_from_reader": begun["started_from_reader"] if on else lineage(folder, "reader")}
         _describe(target / "identity", "identity", about["segments"], scores, parts, count(recognition.model))
     if trained_stage(folder, "reader"):
         reading = build_reader_task(folder, 1, False)
@@ -70,6 +77,10 @@ def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
     (target / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     check_size(target)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def trained_stage(folder: Path, stage: str) -> bool:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from palp_lab.tinyworld.factors import WORLD_VERSION
 from palp_lab.tinyworld.pretrain_loop import (
     AbstractTask,
     Averaged,
@@ -154,7 +155,8 @@ class Sitting:
         settings = self.settings
         return {
             "device": settings.device, "ranks": settings.ranks, "threads": settings.threads, "seed": settings.seed,
-            "torch": str(torch.__version__), "from": self.step, "to": self.step, "seconds": 0.0, "samples": 0,
+            "torch": str(torch.__version__), "world": WORLD_VERSION, "from": self.step, "to": self.step, "seconds": 0.0,
+            "samples": 0,
         }  # fmt: skip
 
     def _resume(self) -> None:

@@ -136,7 +136,7 @@ def build_text_task(folder: Path, batch: int, shipped: Path | None = None) -> Wo
     text, known = build_text_encoder(tokenizer), None
     if shipped is not None:
         known = build_text_encoder(tokenizer)
-        _load_shipped(shipped, "text_encoder/model.safetensors", known)
+        load_shipped(shipped, "text_encoder/model.safetensors", known)
         text.load_state_dict(known.state_dict())
     return Wording(text, captions, labels, tokenizer, batch, known)
 
@@ -181,14 +181,20 @@ def build_generator_task(
 
 
 def _start_from(shipped: Path, unet: nn.Module, text: nn.Module | None) -> list[dict]:
-    _load_shipped(shipped, "unet/diffusion_pytorch_model.safetensors", unet)
+    load_shipped(shipped, "unet/diffusion_pytorch_model.safetensors", unet)
     if text is not None:
-        _load_shipped(shipped, "text_encoder/model.safetensors", text)
-    lineage = shipped / "lineage.json"
+        load_shipped(shipped, "text_encoder/model.safetensors", text)
+    return shipped_segments(shipped)
+
+
+def shipped_segments(folder: Path) -> list[dict]:
+    """The lineage of a shipped model: its segments, none where it has no lineage."""
+    lineage = folder / "lineage.json"
     return json.loads(lineage.read_text())["segments"] if lineage.exists() else []
 
 
-def _load_shipped(shipped: Path, name: str, model: nn.Module) -> None:
+def load_shipped(shipped: Path, name: str, model: nn.Module) -> None:
+    """Loads the weights ``name`` of a shipped folder. Raises UserError where they are of another architecture."""
     from safetensors.torch import load_file
 
     weights = {key: value.float() for key, value in load_file(shipped / name).items()}

@@ -21,6 +21,9 @@ LENGTH = 40
 WIDTH = 128
 """Width of the text encoder, and so of every cross-attention's context. Ours."""
 
+LAYERS = 3
+"""Layers of the text encoder. Ours."""
+
 END = "</w>"
 """What CLIP's vocabulary marks the end of a word with."""
 
@@ -75,7 +78,7 @@ def _merge(piece: list[str], pair: tuple[str, str]) -> list[str]:
     return out
 
 
-def text_config(tokenizer: CLIPTokenizer, width: int = WIDTH, layers: int = 3, heads: int = 4) -> CLIPTextConfig:
+def text_config(tokenizer: CLIPTokenizer, width: int = WIDTH, layers: int = LAYERS, heads: int = 4) -> CLIPTextConfig:
     """The configuration of a CLIP text tower over ``tokenizer``."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),

@@ -125,11 +125,11 @@ def _paint_subject(
         size *= 0.94
     if scene.relation == "next to":
         side = (-1.0 if together[0] < 0 else 1.0) * (1.0 if index == 0 else -1.0)
-        size, x = size * 0.66, 32.0 + side * 14.5 + 1.2 * pose[1]
+        size, x = size * 0.70, 32.0 + side * 14.5 + 1.2 * pose[1]
     elif scene.relation == "in front of":
         side = -1.0 if together[0] < 0 else 1.0
         if index == 0:
-            size, x, y = size * 0.66, 32.0 - side * 11.0 + 1.0 * pose[1], y + 2.0
+            size, x, y = size * 0.70, 32.0 - side * 11.0 + 1.0 * pose[1], y + 2.0
         else:
             size, x, y = size * 0.88, 32.0 + side * 9.0 + 1.0 * pose[1], y - 9.0
     elif scene.framing == "close-up":
@@ -139,7 +139,7 @@ def _paint_subject(
         # The head is what a close-up shows: wide subjects step back so that it is in the middle.
         x -= _HEAD.get(identity.superclass, 0.0) * size * (-1.0 if flip else 1.0)
     elif scene.framing == "far away":
-        size, x, y = size * 0.46, x + 5.0 * pose[1], 50.0 + 2.0 * pose[2]
+        size, x, y = size * 0.54, x + 5.0 * pose[1], 50.0 + 2.0 * pose[2]
     elif scene.framing == "small":
         size = size * 0.66
     elif scene.framing == "large":

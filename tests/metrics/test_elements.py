@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from palp_lab.metrics.elements import Element, PromptReader, elements_of, found
+from palp_lab.metrics.elements import SUBJECTS, Element, PromptReader, elements_of, found
 from palp_lab.tinyworld.parse import parse
 from tests.metrics.conftest import BrightnessReader
 
@@ -13,23 +13,30 @@ def test_a_prompt_asks_for_its_style_place_class_and_accessory_with_its_colour()
     reader = PromptReader(BrightnessReader(), parse)
     wanted = reader.wanted("a sketch of a cat wearing a red hat in the snow")
     assert wanted == (
-        Element("style", "style", frozenset({"sketch"})),
-        Element("place", "place", frozenset({"snow"})),
-        Element("class", "class_", frozenset({"cat"})),
-        Element("accessories", "hat", frozenset({"red"})),
+        Element("style", ("style",), frozenset({"sketch"})),
+        Element("place", ("place",), frozenset({"snow"})),
+        Element("class", SUBJECTS, frozenset({"cat"})),
+        Element("accessories", ("hat",), frozenset({"red"})),
     )
 
 
 def test_an_accessory_without_a_colour_may_have_any() -> None:
-    (hat,) = [e for e in PromptReader(BrightnessReader(), parse).wanted("a cat wearing a hat") if e.factor == "hat"]
+    (hat,) = [e for e in PromptReader(BrightnessReader(), parse).wanted("a cat wearing a hat") if e.factors == ("hat",)]
     assert hat.labels == {"red", "blue"}
 
 
 def test_a_second_subject_is_a_relation_and_its_class() -> None:
     wanted = elements_of(parse("a photo of a cat next to a dog"), BrightnessReader.labels)
-    assert [(e.factor, *e.labels) for e in wanted if e.kind == "relation"] == [
-        ("second_class", "dog"), ("relation", "next to"),
+    assert [(e.factors, *e.labels) for e in wanted if e.kind == "relation"] == [
+        (SUBJECTS, "dog"), (("relation",), "next to"),
     ]  # fmt: skip
+
+
+def test_side_by_side_nobody_is_first() -> None:
+    wanted = elements_of(parse("a photo of a cat next to a dog"), BrightnessReader.labels)
+    subjects = [e for e in wanted if e.factors == SUBJECTS]
+    readings = {"class_": ["dog", "cat", "cat", "dog"], "second_class": ["cat", "dog", "cat", "none"]}
+    assert found(readings, subjects, 4).tolist() == [[True, True], [True, True], [True, False], [False, True]]
 
 
 def test_what_the_reader_does_not_know_is_not_asked_of_it() -> None:

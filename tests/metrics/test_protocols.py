@@ -127,5 +127,5 @@ def test_the_shipped_protocol_is_another_yaml_and_folders(clip_path: Path, resne
     }  # fmt: skip
     assert set(scores) == set(tiny.metrics)
     assert all(score.value is not None for score in scores.values())
-    assert (tiny.name, tiny.version) == ("tiny", "2")
+    assert (tiny.name, tiny.version) == ("tiny", "3")
     assert set(tiny.hashes()) == {"clip", "identity", "reader", "settings"}

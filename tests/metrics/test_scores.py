@@ -71,7 +71,10 @@ def evidence() -> Evidence:
         true_renders=noise_pictures(5, seed=4),
         twins=noise_pictures(4, seed=5),
         class_word=True,
-        wanted=(Element("style", "style", frozenset({"sketch"})), Element("accessories", "hat", frozenset({"red"}))),
+        wanted=(
+            Element("style", ("style",), frozenset({"sketch"})),
+            Element("accessories", ("hat",), frozenset({"red"})),
+        ),
         found=torch.tensor([[True, False], [True, True], [False, False], [False, True]]),
     )
 
@@ -238,7 +241,7 @@ def same_everywhere(images: Tensor) -> Evidence:
         images=images, text="x", see=see, read=lambda space, prompts: see(space, images[:1]).expand(len(prompts), -1),
         photos=images, held_out=images, true_renders=images, twins=images, class_word=True,
         gap=lambda space: torch.zeros(10, dtype=torch.float64), phrases={"style": "y"},
-        wanted=(Element("style", "style", frozenset({"sketch"})),),
+        wanted=(Element("style", ("style",), frozenset({"sketch"})),),
         found=torch.ones((len(images), 1), dtype=torch.bool),
     )  # fmt: skip
 

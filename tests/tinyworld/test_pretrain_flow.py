@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from diffusers.models.attention_processor import JointAttnProcessor2_0
 from palp_lab.tinyworld.pretrain_flow import (
     ABSENT,
     FlowMatching,
+    Teacher,
+    _adopt,
     build_flow_task,
     build_text_encoders,
     build_transformer,
     standardise,
 )
-from palp_lab.tinyworld.pretrain_text import build_tokenizer, encode_captions
+from palp_lab.tinyworld.pretrain_text import build_text_encoder, build_tokenizer, encode_captions
 from palp_lab.types import UserError
 
 CAPTIONS = ["a photo of a cat", "a sketch of a red dog in the snow", "a watercolor of a car at night"]
@@ -47,6 +50,56 @@ def test_it_starts_with_nothing_to_say_and_a_step_teaches_it(task: FlowMatching)
     optimizer.step()
     assert task(batch) < before
     assert all(parameter.grad is None for parameter in task.text.parameters()), "the first text encoder is frozen"
+
+
+def test_a_teacher_that_knows_the_noise_gives_the_true_velocity(task: FlowMatching) -> None:
+    batch = task.draw(torch.Generator().manual_seed(0))
+    seen: dict[str, torch.Tensor] = {}
+
+    class Knows(torch.nn.Module):
+        def set_attn_processor(self, _: object) -> None: ...
+
+        def forward(self, x: torch.Tensor, time: torch.Tensor, told: torch.Tensor) -> SimpleNamespace:
+            seen.update(x=x, time=time)
+            return SimpleNamespace(sample=batch["noise"])
+
+    teacher = Teacher(Knows(), build_text_encoder(build_tokenizer()))  # type: ignore[arg-type]
+    share = batch["sigma"].clone()
+    share[-1] = 0.9999  # more noise than the generator's clock holds
+    wide = share.view(-1, 1, 1, 1)
+    true = batch["noise"] - batch["x"]
+    mixed = (1 - wide) * batch["x"] + wide * batch["noise"]
+    found = teacher.velocity(mixed, share, batch["ids"], torch.full_like(true, 7.0))
+    torch.testing.assert_close(found[:-1], true[:-1], atol=2e-3, rtol=1e-3)
+    assert (found[-1] == 7.0).all()
+    # The generator is asked at the time whose share of noise is the nearest, about pictures of its own scale.
+    alpha = teacher.alphas[seen["time"]].view(-1, 1, 1, 1)
+    asked = alpha.sqrt() * batch["x"] + (1 - alpha).sqrt() * batch["noise"]
+    torch.testing.assert_close(seen["x"][:-1], asked[:-1], atol=0.05, rtol=0.05)
+
+
+def test_what_is_taught_is_what_is_learned(task: FlowMatching) -> None:
+    class Says(Teacher):
+        def __init__(self) -> None: ...
+
+        def velocity(self, mixed, share, ids, given):  # type: ignore[no-untyped-def]
+            return torch.full_like(mixed, 3.0)
+
+    batch = task.draw(torch.Generator().manual_seed(0))
+    task.teacher = (Says(),)
+    torch.testing.assert_close(task(batch), torch.tensor(9.0))
+
+
+def test_stable_diffusion_threes_layer_is_the_generators_last() -> None:
+    tokenizer = build_tokenizer()
+    text, (first, _) = build_text_encoder(tokenizer).eval(), build_text_encoders(tokenizer)
+    first.eval()
+    _adopt(first, text)
+    ids = torch.from_numpy(encode_captions(tokenizer, CAPTIONS).astype(np.int64))
+    with torch.no_grad():
+        own, theirs = text(ids, output_hidden_states=True), first(ids, output_hidden_states=True)
+    assert torch.equal(theirs.hidden_states[-2], own.hidden_states[-1])
+    torch.testing.assert_close(theirs.text_embeds, own.pooler_output)
 
 
 def test_shares_of_noise_are_stratified_and_the_same_for_the_same_generator(task: FlowMatching) -> None:

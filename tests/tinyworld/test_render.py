@@ -21,7 +21,10 @@ from palp_lab.tinyworld import (
     sample_scene,
     subject_mask,
 )  # fmt: skip
+from palp_lab.tinyworld.creatures import PROFILE, kit_for
+from palp_lab.tinyworld.draw import Canvas
 from palp_lab.tinyworld.render import detail_map
+from palp_lab.tinyworld.styles import LOOKS
 
 DIGEST = (
     "import hashlib; from palp_lab.tinyworld import render, sample_scene; "
@@ -54,6 +57,20 @@ def test_every_factor_changes_the_picture(superclass):
     for scene in changed:
         seen.add(render(scene).tobytes())
     assert len(seen) == 1 + len(changed)
+
+
+@pytest.mark.parametrize("superclass", CLASSES)
+def test_a_two_tone_coat_has_the_body_colour_at_the_head_and_the_second_elsewhere(superclass):
+    """Which of two colours comes first must be visible: a coat cut by chance says neither."""
+    for seed in range(8):
+        identity = replace(sample_identity(superclass, seed), colour="red", second="blue", pattern="two-tone")
+        canvas = Canvas(LOOKS["photo"])
+        canvas.subject_frame(32.0, 57.5, 46.5, 0.0, False, (1.0, 1.0))
+        redness = kit_for(canvas, identity, 0.0).coat[..., 0]
+        u, v = canvas.u, canvas.v
+        head, rest = (u > 0.2, u < -0.2) if superclass in PROFILE else (v < -0.65, v > -0.12)
+        middle = (np.abs(u) < 0.3) & (v < 0) & (v > -0.8)
+        assert redness[head & middle].mean() > 0.7 and redness[rest & middle].mean() < 0.35, seed
 
 
 def test_unnamed_factors_change_the_picture():
