@@ -15,13 +15,14 @@ from palp_lab.build import build
 from palp_lab.generate import Prompting, Sampling, base, generate_pictures, personal, without_concept
 from palp_lab.parts import open_concept, open_dataset, open_losses, open_model, open_protocol
 from palp_lab.pictures import Picture, read_pictures, write_pictures
+from palp_lab.prompts import check_lengths
 from palp_lab.score import bound_pictures, gather_references, protocol_entry, score_bounds, score_drift, score_records
 from palp_lab.strip import strip_images
 from palp_lab.study.fields import Fields
 from palp_lab.study.result import Bound, Record
 from palp_lab.study.store import Stage, Store
 from palp_lab.study.writing import write_text
-from palp_lab.training import as_plain, is_further_rank, train_stage
+from palp_lab.training import as_plain, is_further_rank, read_settings, train_stage
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Cell:
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         self.plain = as_plain(config)
+        read_settings(self.plain)  # refused before a large model is opened
         self.store = Store(Path(config.store))
         self.model = open_model(config)
         self.dataset = open_dataset(config)
@@ -60,6 +62,8 @@ class Cell:
         self.machine = keys.machine(self.model.device.type, config.threads)
         if not self.groups:
             raise UserError("prompts: there are none to measure; give a target, or choose prompts=standard")
+        tokens = build(config.tokens, "tokens")
+        check_lengths(self.model, tokens, self.concept, self.sentences, [prompt.text for prompt in self.drift])
 
     @cached_property
     def train_inputs(self) -> dict[str, Any]:
@@ -69,7 +73,9 @@ class Cell:
     @cached_property
     def run(self) -> str:
         """The hash of the cell."""
-        return keys.cell_hash(self.plain, self.train_inputs, self.protocol_words)
+        drift = [[prompt.text, prompt.class_word] for prompt in self.drift]
+        measured = {"groups": self.groups, "drift": drift, "held_out": self.concept.held_out_digest}
+        return keys.cell_hash(self.plain, self.train_inputs, self.protocol_words, measured)
 
     @property
     def protocol(self) -> Protocol:
@@ -107,7 +113,7 @@ class Cell:
             inputs = keys.picture_inputs(self.plain, self._who(step), texts, self.seeds)
         elif kind == "estimates":
             inputs = keys.picture_inputs(self.plain, self._who(step), [self.probe], [ESTIMATE_SEED])
-            inputs |= {"strip": self.plain["strip"]}
+            inputs |= {"strip": self.plain["strip"], "version": keys.VERSIONS["estimates"]}
         else:
             drawn = self.fills if kind == "bounds" else (step, "class_word")
             inputs = keys.score_inputs(
@@ -217,7 +223,8 @@ class Cell:
         if isinstance(step, int):
             return {"training": self.stage_key("train"), "step": step}
         words = self.concept.clean("{}") if step == "class_word" else self.concept.described("a {}")
-        return {"model": self.model.fingerprint, "slot": words}
+        how = {key: keys.read_by("train", self.plain).get(key) for key in ("model", "dtype")}
+        return {"model": self.model.fingerprint, "how": how, "slot": words}
 
     def _draw(self, prompting: Prompting, texts: Sequence[str], knobs: Mapping[str, Any]) -> Iterator[Picture]:
         how = self.config.generate

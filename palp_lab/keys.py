@@ -18,7 +18,7 @@ from palp_lab.study.store import digest
 if TYPE_CHECKING:
     from palp_lab.dataset.concept import Concept
 
-VERSIONS = {"train": 1, "pictures": 1, "scores": 1}
+VERSIONS = {"train": 2, "pictures": 1, "estimates": 2, "scores": 1}
 """Raised when the code of a stage no longer gives what it gave for the same inputs. Refactoring leaves it alone, so
 that the results of long studies stay good."""
 
@@ -117,9 +117,14 @@ def score_inputs(protocol: Mapping[str, Any], pictures: Sequence[str], concept: 
     }
 
 
-def cell_hash(config: Mapping[str, Any], train: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
-    """The hash of a cell: everything that is trained, generated and scored, on whatever machine."""
-    return digest({"train": train, "pictures": read_by("pictures", config), "protocol": dict(protocol)})
+def cell_hash(
+    config: Mapping[str, Any], train: Mapping[str, Any], protocol: Mapping[str, Any], measured: Mapping[str, Any]
+) -> str:
+    """The hash of a cell: everything that is trained, generated and scored, on whatever machine. `measured` holds what
+    enters the scores by another way than the configuration: the sentences, a target's among them, and the photos held
+    out."""
+    pictures = {"generate": read_by("pictures", config)["generate"]}
+    return digest({"train": train, "pictures": pictures, "protocol": dict(protocol), "measured": dict(measured)})
 
 
 def cell_name(labels: Mapping[str, Any], concept: str, seed: int, target: str | None, run: str) -> str:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from palp_lab.dataset.concept import SLOT, check_sentence
 from palp_lab.types import UserError
+
+if TYPE_CHECKING:
+    from palp_lab.dataset.concept import Concept
+    from palp_lab.model.base import AbstractModel
+    from palp_lab.tokens.base import AbstractTokens
 
 OTHER = "{other}"
 """Stands for a class that is not the concept's."""
@@ -70,3 +76,16 @@ class Prompts:
             for i, s in enumerate(self.drift_without_class_word)
         ]
         return (*own, *rest)
+
+
+def check_lengths(
+    model: AbstractModel, tokens: AbstractTokens, concept: Concept, sentences: Sequence[str], full: Sequence[str]
+) -> None:
+    """Raises UserError for a prompt that the model's text encoders cannot read whole, in the words they will be given:
+    `sentences` with the concept's own words, its class word and its description in the slot, and `full` prompts. Only
+    tokenizes: pictures are drawn after a training, and this is to be known before it."""
+    tokens.bind(model, concept)
+    words = tokens.call(concept)
+    model.tokenize([concept.fill(sentence, words) for sentence in sentences], tokens.positions(concept.placeholder))
+    rivals = [fill(sentence) for fill in (concept.clean, concept.described) for sentence in sentences]
+    model.tokenize(list(dict.fromkeys([*rivals, *full])))

@@ -67,7 +67,15 @@ def publish(cell: Cell, training: Stage) -> Result:
         cost=Cost(**{key: cost.get(key) for key in Cost.__dataclass_fields__}),
         versions={**versions(), "device": cell.machine["device"], "threads": cell.machine["threads"]},
         training_log={"csv": "log.csv"},
-        data={**cell.concept.record(), "text": cell.model.record(cell.concept.superclass)},
+        data={
+            **cell.concept.record(),
+            "text": cell.model.record(cell.concept.superclass),
+            "hashes": {
+                "model": cell.model.fingerprint,
+                "photos": cell.concept.digest,
+                "held_out": cell.concept.held_out_digest,
+            },
+        },
         folder=folder,
     )
     save_result(result, folder / RESULT)
@@ -101,7 +109,7 @@ def overridden(cell: Cell) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
     for key, text in (job.overrides if job else {}).items():
         root, _, rest = key.partition(".")
-        if root not in FILED or rest in UNREAD.get(root, ()):
+        if root not in FILED or rest in UNREAD.get(root, ()) or key in NAMED:
             continue
         value = OmegaConf.select(cell.config, key) if rest else text
         if isinstance(value, (str, int, float, bool)):
@@ -109,8 +117,14 @@ def overridden(cell: Cell) -> dict[str, Scalar]:
     return found
 
 
-FILED = {"tokens", "edits", "losses", "optimizer", "trainer", "augment", "generate"}
-"""Groups whose overridden keys a result is filed under: what a study may vary beside its axes."""
+FILED = {
+    "tokens", "edits", "losses", "optimizer", "trainer", "augment", "generate", "dataset", "captions", "stages",
+    "model", "dtype",
+}  # fmt: skip
+"""Keys and groups under which a result is filed where they were overridden: what may be varied beside the axes."""
+
+NAMED = {"dataset", "model", "dataset.superclass", "dataset.seed", "dataset.shots", "dataset.subject"}
+"""Overridden keys that the axes name already."""
 
 
 def link(source: Path, target: Path) -> None:

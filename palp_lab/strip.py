@@ -57,7 +57,7 @@ def strip_images(
     x_t = torch.stack([start(seed, model.latent_shape)[0] for seed in seeds]).to(model.device)
     last = model.path.steps - 1
     with prompting.block():
-        cond, empty = prompting.encode([sentence]).repeat(len(seeds)), model.base_text([""]).repeat(len(seeds))
+        cond, empty = prompting.encode([sentence]).repeat(len(seeds)), model.unconditional(len(seeds))
 
         def predict(step: int) -> Prediction:
             clock = torch.full((len(seeds),), step, device=model.device)

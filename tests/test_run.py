@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from palp_lab.run import objectives, run
 from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
 from palp_lab.types import UserError
+from tests.micro import LENGTH
 from tests.micro_lab import MicroLab
 
 TARGET = "target='a sketch of a {} in the snow'"
@@ -162,6 +164,25 @@ def test_what_changes_an_adapter_is(micro_lab: MicroLab, tmp_path: Path, overrid
     assert plain.run != other.run
 
 
+def test_what_is_measured_is_in_the_hash_whichever_way_it_comes(micro_lab: MicroLab, tmp_path: Path) -> None:
+    """A method without a target is measured on the target's sentence too; held-out photos are a column of scores."""
+    near, far = "a photo of a {} in a spaceship", "a photo of a {} reading a newspaper"
+    one, two = (cell_of(micro_lab, tmp_path, "method=ti_db", f'target="{target}"') for target in (near, far))
+    assert one.stage_key("train") == two.stage_key("train")
+    assert one.run != two.run
+    (known, *_) = one.prompts.sentences(None)
+    plain, same = (cell_of(micro_lab, tmp_path, "method=ti_db", *more) for more in ((), (f'target="{known}"',)))
+    assert plain.run == same.run, "a target among the prompts adds nothing"
+    other = cell_of(micro_lab, tmp_path, "method=ti_db")
+    other.concept = replace(other.concept, held_out_digest="other photos")
+    assert other.run != plain.run and other.stage_key("train") == plain.stage_key("train")
+
+
+def test_base_pictures_belong_to_how_the_base_is_run(micro_lab: MicroLab, tmp_path: Path) -> None:
+    plain, other = (cell_of(micro_lab, tmp_path, "method=ti_db", *more) for more in ((), ("+model.autocast=true",)))
+    assert plain.stage_key("pictures", "class_word") != other.stage_key("pictures", "class_word")
+
+
 def test_the_machine_is_in_the_keys_of_stages_and_not_in_the_hash(micro_lab: MicroLab, tmp_path: Path) -> None:
     one, two = (cell_of(micro_lab, tmp_path, "method=ti_db", f"threads={threads}") for threads in (1, 2))
     assert one.run == two.run
@@ -228,6 +249,56 @@ def test_targets_from_a_file(micro_lab: MicroLab, output: Path, tmp_path: Path) 
     path.write_text("a sketch in the snow\n")
     with pytest.raises(UserError, match=r"targets\.txt, line 1: .* needs exactly one {}"):
         run(micro_lab.compose(f"output={output}", "method=palp", f"targets_file={path}"))
+
+
+def test_several_targets_and_several_processes_are_one_line(
+    micro_lab: MicroLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A further rank ends with the first cell's training; what the first rank trains next would lack its share."""
+    monkeypatch.setattr("palp_lab.run.run_cell", lambda cell: pytest.fail("begun"))
+    path = tmp_path / "targets.txt"
+    path.write_text("a sketch of a {} in the snow\na photo of a {} wearing a red hat at night\n")
+    given = (f"output={tmp_path}", "method=palp", f"targets_file={path}", "trainer.devices=2")
+    for more in ((), ("dry_run=true",)):
+        with pytest.raises(UserError, match=r"targets_file=.*trainer\.devices=2; give one command per target") as error:
+            run(micro_lab.compose(*given, *more))
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=ti_db", "+prompts.groups.long=['a photo of a {} LONG']"),
+        ("method=ti_db", "+prompts.groups.long=['a {} SHORT']", "tokens.num_vectors=9"),
+        ("method=ti_db", "prompts.drift_with_class_word=['a photo of a {} LONG']"),
+        ("method=ti_db", "+prompts.drift_without_class_word=['a dog LONG']"),
+        ("method=ti_db", "target='a photo of a {} LONG'"),
+        (
+            "method=dreambooth_lora",
+            "+prompts.groups.long=['a {} SHORT']",
+            "tokens.phrase='sks sks sks sks {superclass}'",
+        ),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_known_before_anything_is_trained(
+    micro_lab: MicroLab, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """In the words it will be read with: those of the concept count, and so does its description."""
+    long, short = " ".join(["cat"] * LENGTH), " ".join(["cat"] * (LENGTH - 5))
+    given = [word.replace("LONG", long).replace("SHORT", short) for word in words]
+    with pytest.raises(UserError, match=r"prompt '.*' has \d+ tokens .* would be cut; shorten the prompt"):
+        cell_of(micro_lab, tmp_path, *given)
+    cell_of(micro_lab, tmp_path, *given, "model.windows=3")
+    cell_of(micro_lab, tmp_path, *given, "model.long_prompts=cut")
+
+
+def test_settings_nobody_can_train_with_are_known_before_a_model_is_opened(
+    micro_lab: MicroLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palp_lab.cell.open_model", lambda config: pytest.fail("opened"))
+    with pytest.raises(UserError, match=r"trainer\.precision=fp16: must be 32 or bf16"):
+        cell_of(micro_lab, tmp_path, "trainer.precision=fp16")
 
 
 def test_a_dry_run_lists_and_makes_nothing(

@@ -54,6 +54,15 @@ def test_below_the_end_the_noise_is_sampled_down_first(micro: UNetModel) -> None
     assert not torch.equal(found, strip_images(micro, clean(micro, concept()), SENTENCES[0]))
 
 
+def test_guidance_leads_away_from_what_sampling_leads_away_from(
+    micro: UNetModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = strip_images(micro, clean(micro, concept()), SENTENCES[0], guidance=7.5)
+    other = micro.base_text(["something else"])
+    monkeypatch.setattr(micro, "unconditional", lambda rows: other.repeat(rows))
+    assert not torch.equal(strip_images(micro, clean(micro, concept()), SENTENCES[0], guidance=7.5), plain)
+
+
 @pytest.mark.parametrize("t", [0.0, 1.1, -1])
 def test_the_clock_has_ends(micro: UNetModel, t: float) -> None:
     with pytest.raises(UserError, match=r"strip\.t="):

@@ -135,13 +135,16 @@ def test_class_pictures_are_drawn_once_by_the_untrained_model(
     from palp_lab.engine import prior
 
     monkeypatch.setattr(prior, "STEPS", 2)
-    drawn = []
+    drawn, noise = [], []
     real = prior.draw_class
-    monkeypatch.setattr(prior, "draw_class", lambda *given: drawn.append(given[1]) or real(*given))
+    monkeypatch.setattr(
+        prior, "draw_class", lambda *given: drawn.append(given[1]) or noise.append(given[2]) or real(*given)
+    )
     losses = {"reconstruction": Reconstruction(), "prior_preservation": PriorPreservation(count=3, prompt="a {}")}
     go(micro, tmp_path / "a", losses, dataset=FewPictures(), cache=tmp_path / "shared")
     go(micro, tmp_path / "b", losses, dataset=FewPictures(), cache=tmp_path / "shared", seed=1)
     assert drawn == ["a cat"]
+    assert min(noise[0]) > 10**6, "drift is measured against the base's pictures of the first seeds"
     [kept] = (tmp_path / "shared/class_pictures").iterdir()
     kept.write_bytes(kept.read_bytes()[:-8])
     go(micro, tmp_path / "e", losses, dataset=FewPictures(), cache=tmp_path / "shared")

@@ -61,6 +61,7 @@ class Personalizer(lightning.LightningModule):
         """What a checkpoint may be continued under."""
         self._seen: set[str] = set()
         self._waited: dict[str, int] = {}
+        self._check_stages()
 
     @property
     def adapter(self) -> Adapter:
@@ -81,6 +82,18 @@ class Personalizer(lightning.LightningModule):
         if not rows:
             raise UserError("tokens and edits: nothing is trainable; choose tokens=learned or edits=lora")
         return rows
+
+    def _check_stages(self) -> None:
+        """Refuses a stage in which nothing could train, before the first step."""
+        there, start = self.groups(), 0
+        for stage in self.stages.rows:
+            if start < self.settings.trainer.max_steps and not set(stage.trains) & set(there):
+                raise UserError(
+                    f"stages: from step {start} on {' and '.join(stage.trains)} shall train, but only "
+                    f"{' and '.join(there)} can; change stages, or choose "
+                    f"{'edits=lora' if 'edits' in stage.trains else 'tokens=learned'}"
+                )
+            start = stage.until or start
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW with a group per part; word vectors never decay.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import diffusers
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -33,6 +34,11 @@ GUIDANCE, STEPS, SCHEDULER = 7.5, 50, "ddim"
 2208.12242, section 4.3, samples ancestrally and gives no guidance)."""
 
 
+FIRST_SEED = 10_000_000
+"""Class pictures start from noise that no measured picture starts from: drift is measured against the base's own
+pictures of the class, which a method must not have been trained on (ours)."""
+
+
 def class_pictures(
     model: AbstractModel, concept: Concept, dataset: AbstractDataset, losses: Mapping[str, AbstractLoss], cache: Path
 ) -> Images:
@@ -52,13 +58,21 @@ def class_pictures(
             return load_file(path)["pictures"]
         except (OSError, KeyError, SafetensorError):
             logger.warning("%s: damaged; the class pictures are drawn again", path)
-    made = draw_class(model, concept.clean(how.prompt), range(how.count))
+    made = draw_class(model, concept.clean(how.prompt), range(FIRST_SEED, FIRST_SEED + how.count))
     write_whole(path, lambda part: save_file({"pictures": made.contiguous()}, part))
     return made
 
 
 def _key(model: AbstractModel, prompt: str, count: int) -> str:
-    words = [model.fingerprint, str(model.dtype), prompt, str(count), str(GUIDANCE), str(STEPS), SCHEDULER]
+    made_by = [
+        model.fingerprint,
+        model.dtype,
+        getattr(model, "autocast", False),
+        model.device.type,
+        torch.get_num_threads(),
+    ]
+    libraries = [torch.__version__, diffusers.__version__]
+    words = map(str, [*made_by, *libraries, prompt, FIRST_SEED, count, GUIDANCE, STEPS, SCHEDULER])
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 

@@ -91,13 +91,7 @@ class SdxlModel(AbstractUNetModel):
         )
 
     def untold(self) -> dict[str, Any]:
-        configs = [text.encoder.config for text in self.texts]
-        return {
-            **super().untold(),
-            "zeros_for_empty": self.zeros_for_empty,
-            "told": self.told,
-            "text": [[config.hidden_act, config.eos_token_id, config.num_attention_heads] for config in configs],
-        }
+        return {**super().untold(), "zeros_for_empty": self.zeros_for_empty, "told": self.told}
 
     def record(self, word: str) -> dict[str, Any]:
         sizes = {"original_size": self.told[:2], "crop": self.told[2:4], "target_size": self.told[4:]}

@@ -104,12 +104,13 @@ class AbstractUNetModel(AbstractModel):
     def untold(self) -> dict[str, Any]:
         """What the shapes of the weights do not tell and outputs depend on. Named one by one: whole configurations gain
         keys with every version of diffusers."""
-        windows = self.texts[0].windows
+        windows, configs = self.texts[0].windows, [text.encoder.config for text in self.texts]
         return ({} if windows == 1 else {"windows": windows}) | {
             "heads": [site.heads for site in self.sites],
             "scaling_factor": self.autoencoder.config.scaling_factor,
             "shift_factor": shift_of(self.autoencoder),
             "side": self.latent_shape[1],
+            "text": [[c.hidden_act, c.eos_token_id, c.num_attention_heads] for c in configs],
         }
 
     @cached_property

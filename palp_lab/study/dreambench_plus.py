@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from palp_lab.study.questionnaire import photos_of
 from palp_lab.study.result import Record, Result
 from palp_lab.study.writing import write_bytes, write_text
 from palp_lab.types import UserError
@@ -44,7 +45,7 @@ def lay_out(results: Sequence[Result], folder: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     for number, concept in enumerate(concepts):
         mine = [result for result in cells if result.axes["concept"] == concept]
-        photo, noun = _photo(mine), _class_word(mine)
+        photo, noun = _photo(results, concept), _class_word(mine)
         prompts = sorted({record.prompt for result in mine for record in _shown(result)})
         name = f"{CATEGORY}_{number:02d}_{noun.lower().replace(' ', '_')}"
         _jpeg(photo, folder / "data" / "images" / CATEGORY / f"{number:02d}.jpg")
@@ -81,12 +82,14 @@ def _write(place: Path, name: str, prompt: int, record: Record, result: Result, 
     return len(record.images)
 
 
-def _photo(cells: Sequence[Result]) -> Path:
-    for cell in cells:
-        for bound in cell.bounds:
-            if bound.name == "training_photos" and bound.images and cell.folder is not None:
-                return cell.folder / bound.images[0]
-    raise UserError(f"dreambench_plus: no training photo beside the results of {cells[0].axes['concept']}")
+def _photo(results: Sequence[Result], concept: str) -> Path:
+    for (_, name), photo in photos_of(results).items():
+        if name == concept:
+            return photo
+    raise UserError(
+        f"dreambench_plus: no result of {concept} has a training photo beside it (bounds/training_photos); "
+        "make a cell of it again, or score its pictures again"
+    )
 
 
 def _class_word(cells: Sequence[Result]) -> str:

@@ -44,7 +44,20 @@ def gaps(results: Sequence[Result], methods: Sequence[str] = ()) -> Gaps:
     if len(protocols) > 1:
         listed = ", ".join(f"{name} {version}" for name, version in sorted(protocols))
         sentences.append(f"The cells were scored under different protocols ({listed}): their numbers do not compare.")
+    elif len({tuple(sorted(r.protocol.hashes.items())) for r in results if r.protocol is not None}) > 1:
+        sentences.append("The cells were scored by different networks of one protocol: their numbers do not compare.")
+    sentences += _bases(results)
     return Gaps(found, expected, tuple(sentences))
+
+
+def _bases(results: Sequence[Result]) -> list[str]:
+    """Models whose cells stand on different weights of one name, as when the weights were trained on between them."""
+    weights: dict[str, set[str]] = defaultdict(set)
+    for result in results:
+        told = ((result.data or {}).get("hashes") or {}).get("model")
+        weights[str(result.axes["model"])] |= {str(told)} if told else set()
+    mixed = sorted(name for name, found in weights.items() if len(found) > 1)
+    return [f"Cells of {name} stand on different weights of that name: they do not compare." for name in mixed]
 
 
 def _smaller(results: Sequence[Result], asked: Sequence[Result]) -> list[str]:

@@ -10,9 +10,10 @@ from palp_lab.study.palette import words
 from palp_lab.study.rendering import number, p_value, range_of
 from palp_lab.study.statistics import Comparison
 
-LEAST_PAIRS, LEAST_CONCEPTS = 8, 3
-"""Below these no claim is made (ours): an interval over fewer pairs, or over the prompts of one or two subjects, says
-little of the next subject, and a sign-flip test on two concepts cannot fall below p = .5."""
+LEAST_PAIRS, LEAST_CONCEPTS, LEVEL = 8, 6, 0.05
+"""Below these no claim is made (ours). Intervals over few subjects are too short: with three, one in four holds no
+difference where there is none. So the exact sign-flip test on the means per concept must agree, and with fewer than
+six concepts it cannot fall below `LEVEL`."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,24 @@ class Headline:
     sentences: tuple[str, ...]
 
 
-def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
+def headline(comparisons: Sequence[Comparison], x: str, y: str, asked: bool = True) -> Headline:
     """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
 
     The last common step decides between gaining and paying; the comparison at equal `x` decides whether the challenger
     is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`. A comparison over fewer
     than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its numbers and its n are reported.
+    `asked` says whether two methods were to be compared at all.
     """
+    if not asked:
+        return Headline("No comparison asked for", ("These results hold no pair of methods that was to be compared.",))
     at_steps = [one for one in comparisons if one.at.startswith("step")]
     last = {one.metric: one for one in at_steps}  # the later step wins
     level = next((one for one in comparisons if one.at == f"equal {x}" and one.metric == y), None)
-    if not comparisons or y not in last:
-        return Headline("No paired comparison", ("The two methods have no concept, prompt and seed in common yet.",))
+    if y not in last:
+        if level is None:
+            return Headline("No paired comparison", ("The two methods have no pair with a step in common yet.",))
+        none = "The two methods have no training step in common, so that they are compared at equal identity only."
+        return Headline(_verdict_at_level(level, x), (_sentence(level), none.replace("identity", label_of(x))))
     text, image = last[y], last.get(x)
     names = (words(text.challenger), words(text.baseline))
     sentences = [_sentence(one) for one in (text, image, level) if one is not None]
@@ -53,22 +60,36 @@ def _verdict(names: tuple[str, str], text: Comparison, image: Comparison | None,
         return _too_few(names, text, image)
     y = label_of(text.metric)
     gain = _sign(text)
-    cost = _sign(image) if image is not None and enough(image) else 0
+    cost = _sign(image) if image is not None and enough(image) else None
     ahead = _sign(level) if level is not None and enough(level) else None
     x = label_of(image.metric) if image is not None else "the subject"
     if ahead is not None and ahead > 0:
-        paid = f", though at equal steps it pays in {x}" if cost < 0 else f", and {x} at equal steps is not lower"
+        paid = {
+            -1: f", though at equal steps it pays in {x}",
+            1: f", and at equal steps it gains in {x} too",
+            0: f"; at equal steps the two are not separated in {x}",
+            None: f"; at equal steps too few pairs can be compared in {x}",
+        }[cost]
         return f"Yes: at equal {x}, {who} has better {y} than {rival}{paid}."
     if ahead is not None and ahead < 0:
         return f"No: at equal {x}, {who} has worse {y} than {rival}."
     open_end = f"at equal {x} " + ("the two are not separated" if ahead == 0 else "too few pairs can be compared")
-    if gain > 0 and cost < 0:
+    if gain > 0 and cost == -1:
         return f"A trade: {who} gains {y} over {rival} and pays in {x}; {open_end}."
     if gain > 0:
         return f"Partly: at equal steps {who} has better {y} than {rival}; {open_end}."
     if gain < 0:
         return f"No: at equal steps {who} has worse {y} than {rival}."
     return f"Not separated: these results cannot tell {who} from {rival} in {y}."
+
+
+def _verdict_at_level(level: Comparison, x: str) -> str:
+    """What a comparison at equal x says where there is none at equal steps."""
+    if not enough(level):
+        return _too_few((words(level.challenger), words(level.baseline)), level, None)
+    how = {1: "better {} than", -1: "worse {} than", 0: "{} that cannot be told from that of"}[_sign(level)]
+    has = how.format(label_of(level.metric))
+    return f"At equal {label_of(x)}, {words(level.challenger)} has {has} {words(level.baseline)}."
 
 
 def _too_few(names: tuple[str, str], text: Comparison, image: Comparison | None) -> str:
@@ -79,7 +100,8 @@ def _too_few(names: tuple[str, str], text: Comparison, image: Comparison | None)
         if one
     ]
     return (
-        f"Nothing is settled: {names[0]} has {' and '.join(seen)} than {names[1]} at equal steps, over "
+        f"Nothing is settled: {names[0]} has {' and '.join(seen)} than {names[1]} at "
+        f"{'equal steps' if text.at.startswith('step') else text.at}, over "
         f"{_counted(text.pairs, 'pair')} from {_counted(text.difference.concepts, 'concept')}; a claim takes at least "
         f"{LEAST_PAIRS} pairs from {LEAST_CONCEPTS} concepts."
     )
@@ -90,8 +112,9 @@ def _counted(number_of: int, what: str) -> str:
 
 
 def _sign(one: Comparison) -> int:
-    """1 where the challenger is better beyond its interval, -1 where worse, 0 where the interval holds 0."""
-    if one.difference.holds_zero:
+    """1 where the challenger is better, -1 where worse; 0 where the interval over pairs holds 0 or the test over
+    concepts does not agree."""
+    if one.difference.holds_zero or one.p_concepts is None or one.p_concepts > LEVEL:
         return 0
     up = 1 if one.difference.mean > 0 else -1
     return up if higher_is_better(one.metric) is not False else -up

@@ -53,6 +53,9 @@ def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.Da
 
 def varied_axes(results: Iterable[Result]) -> dict[str, list[str]]:
     """Per method the axes in which cells of the same photos, seed and target differ: a sweep of a setting."""
+    results = list(results)
+    # A knob of sampling is no setting of the training: its settings are points of one curve.
+    knobs = {f"generate.{name}" for result in results for record in result.records for name in record.knobs}
     cells: dict[tuple[Scalar, ...], list[Mapping[str, Scalar]]] = {}
     for result in results:
         axes = result.axes
@@ -60,7 +63,7 @@ def varied_axes(results: Iterable[Result]) -> dict[str, list[str]]:
         cells.setdefault(place, []).append(axes)
     varied: dict[str, list[str]] = {}
     for (method, *_), found in cells.items():
-        names = dict.fromkeys(name for axes in found for name in axes if name != "study")
+        names = dict.fromkeys(name for axes in found for name in axes if name not in {"study", *knobs})
         differing = [name for name in names if len({axes.get(name) for axes in found}) > 1]
         # A result is filed under "shots" and under the key that set it: one of the two is enough.
         differing = [name for name in differing if name.rpartition(".")[2] not in differing or "." not in name]
@@ -116,16 +119,19 @@ def target_prompts(frame: pd.DataFrame) -> list[str]:
 
 
 def usual_knobs(frame: pd.DataFrame) -> tuple[tuple[str, Scalar], ...]:
-    """The setting of the knobs that most records share: the one at which methods are compared."""
-    return Counter(frame["knobs"]).most_common(1)[0][0]
+    """The setting of the knobs that most records share: the one at which methods are compared. Pictures made by
+    other tools have none."""
+    told = Counter(knobs for knobs in frame["knobs"] if knobs)
+    return told.most_common(1)[0][0] if told else ()
 
 
 def at_usual_knobs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows at the usual setting; the others belong to sweeps of a knob."""
+    """The rows at the usual setting, and those of other tools' pictures, whose setting nobody told; the others belong
+    to sweeps of a knob."""
     if frame.empty:
         return frame
     usual = usual_knobs(frame)
-    return frame[frame["knobs"].map(lambda knobs: knobs == usual)]
+    return frame[frame["knobs"].map(lambda knobs: not knobs or knobs == usual)]
 
 
 def per_unit(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -76,7 +76,8 @@ def choose(results: Sequence[Result], forms: int, seed: int) -> list[Item]:
 
     Per method, concept and prompt one picture of the last step, drawn at random over training and picture seeds; only
     prompts that every method has (own targets where methods have one), so that raters compare like with like. All
-    methods of one concept and prompt are in one form. Raises UserError where no pictures lie beside the results.
+    methods of one concept and prompt are in one form, beside one photo, which lies with any result of the concept.
+    Raises UserError where no pictures lie beside the results, or no photo.
     """
     rng = random.Random(f"study {seed}")
     pools: dict[tuple[str, str, str], dict[str, list[tuple[Result, Record, int]]]] = {}
@@ -95,11 +96,12 @@ def choose(results: Sequence[Result], forms: int, seed: int) -> list[Item]:
             "folders of the cells (a results.jsonl holds no pictures)"
         )
     rng.shuffle(places)
-    items = []
+    items, photos = [], photos_of(results)
     for number, place in enumerate(places):
         for method in sorted(methods):
             result, record, i = rng.choice(pools[place][method])
-            items.append(_item(result, record, i, number % forms + 1, f"{rng.getrandbits(48):012x}"))
+            photo = photos.get(place[:2])
+            items.append(_item(result, record, i, number % forms + 1, f"{rng.getrandbits(48):012x}", photo))
     rng.shuffle(items)
     return sorted(items, key=lambda item: item.form)
 
@@ -108,19 +110,34 @@ def _asked(result: Result, record: Record) -> bool:
     return record.own_target or result.axes.get("target") is None
 
 
-def _item(result: Result, record: Record, i: int, form: int, name: str) -> Item:
+def photos_of(results: Sequence[Result]) -> dict[tuple[str, str], Path]:
+    """The first training photo of every dataset and concept that lies beside any of its results."""
+    found: dict[tuple[str, str], Path] = {}
+    for result in results:
+        place = (str(result.axes["dataset"]), str(result.axes["concept"]))
+        if result.folder is None or place in found:
+            continue
+        images = [image for bound in result.bounds if bound.name == "training_photos" for image in bound.images]
+        if there := next((result.folder / image for image in images if (result.folder / image).is_file()), None):
+            found[place] = there
+    return found
+
+
+def _item(result: Result, record: Record, i: int, form: int, name: str, photo: Path | None) -> Item:
     assert result.folder is not None
     axes, picture = result.axes, result.folder / record.images[i]
-    photos = [image for bound in result.bounds if bound.name == "training_photos" for image in bound.images]
     if not picture.is_file():
         raise UserError(f"{picture}: no such picture; make the cell again, or leave its folder out of results")
-    if not photos:
-        raise UserError(f"{result.folder}: holds no training photo (bounds/training_photos) to compare with")
+    if photo is None:
+        raise UserError(
+            f"{result.folder}: no result of {axes['concept']} has a training photo beside it (bounds/training_photos); "
+            "make a cell of it again, or score its pictures again"
+        )
     return Item(
         name, form, str(axes["method"]), str(axes["dataset"]), str(axes["model"]), str(axes["concept"]), record.prompt,
         elements_of(record.prompt), axes["train_seed"],  # type: ignore[arg-type]
         record.picture_seeds[i] if i < len(record.picture_seeds) else None, record.step,
-        str(picture), hashlib.sha256(picture.read_bytes()).hexdigest(), str(result.folder / photos[0]),
+        str(picture), hashlib.sha256(picture.read_bytes()).hexdigest(), str(photo),
     )  # fmt: skip
 
 

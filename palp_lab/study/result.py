@@ -178,10 +178,13 @@ class Result:
         return text
 
     def compact(self) -> Result:
-        """The same without file paths and training log: what a study's results.jsonl keeps."""
+        """The same without file paths, training log and words about files, but with the hashes of what it was made of:
+        what a study's results.jsonl keeps."""
         records = tuple(replace(record, images=()) for record in self.records)
         bounds = tuple(replace(bound, images=()) for bound in self.bounds)
-        return replace(self, records=records, bounds=bounds, training_log=None, data=None, folder=None)
+        hashes = (self.data or {}).get("hashes")
+        data = {"hashes": hashes} if hashes else None
+        return replace(self, records=records, bounds=bounds, training_log=None, data=data, folder=None)
 
 
 def load_result(path: Path) -> Result:

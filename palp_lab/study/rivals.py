@@ -29,4 +29,5 @@ def _rivals_of(result: Result) -> tuple[object, ...]:
     }
     seeds = {record.picture_seeds for record in result.records}
     where = (axes["dataset"], axes["concept"], axes["model"], axes.get("shots"))
-    return (*where, result.protocol, frozenset(drawn), frozenset(seeds))
+    made_of = tuple(sorted(((result.data or {}).get("hashes") or {}).items()))
+    return (*where, made_of, result.protocol, frozenset(drawn), frozenset(seeds))

@@ -117,7 +117,7 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         tuple(found),
         reference,
         tuple(comparisons),
-        headline(comparisons, *axes),
+        headline(comparisons, *axes, asked=compared(scope, question) is not None),
         tables,
         tuple(_sizings(scope, comparisons, question)),
         int(scope["step"].max()),

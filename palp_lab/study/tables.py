@@ -22,7 +22,7 @@ def methods_table(frame: pd.DataFrame, metrics: Sequence[str], scope: str, resam
     rows = []
     for series, last in _last_steps(scoped(frame, scope)):
         cells = _cells(last, metrics, resamples, seed)
-        rows.append((words(series), int(last["step"].max()), _units(last), *cells))
+        rows.append((words(series), int(last["step"].max()), _units(cells), *cells))
     return Table(
         f"methods_{scope}",
         f"{_SCOPE_WORDS[scope]}, each method at its last step. Means over concept × prompt × seed with 95 % intervals.",
@@ -65,7 +65,8 @@ def transfer_table(frame: pd.DataFrame, metrics: Sequence[str], resamples: int, 
             label = {"own": "the prompt tuned for", "other": "other prompts"}[scope]
             if last["target"].isna().all():
                 label = {"own": "the same prompts (no target)", "other": "all prompts (no target)"}[scope]
-            rows.append((words(series), label, _units(last), *_cells(last, metrics, resamples, seed)))
+            cells = _cells(last, metrics, resamples, seed)
+            rows.append((words(series), label, _units(cells), *cells))
     return Table(
         "transfer",
         "Own target against other prompts at the last step: how far tuning for one prompt carries.",
@@ -84,7 +85,8 @@ def bounds_table(bounds: pd.DataFrame, metrics: Sequence[str], resamples: int, s
     filled = bounds.assign(prompt=bounds["prompt"].fillna(""), train_seed=0)
     for name in [name for name in BOUND_WORDS if name in set(bounds["name"])]:
         group = filled[filled["name"] == name]
-        rows.append((BOUND_WORDS[name], _units(group), *_cells(group, kept, resamples, seed)))
+        cells = _cells(group, kept, resamples, seed)
+        rows.append((BOUND_WORDS[name], _units(cells), *cells))
     return Table(
         "bounds",
         "What trivial rivals reach under the same protocol.",
@@ -177,8 +179,9 @@ def _cells(rows: pd.DataFrame, metrics: Sequence[str], resamples: int, seed: int
     return [one[0] if one else None for one in found]
 
 
-def _units(rows: pd.DataFrame) -> int:
-    return len(rows.groupby(["dataset", "model", "concept", "prompt", "train_seed"]))
+def _units(cells: Iterable[Interval | None]) -> int:
+    """The most units that any interval of a row rests on: drift's prompts, say, are no units of text alignment."""
+    return max((cell.n for cell in cells if cell is not None), default=0)
 
 
 def _better(metric: str) -> bool | None:

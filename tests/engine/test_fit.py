@@ -15,6 +15,8 @@ import torch
 from palp_lab.adapter import read_adapter
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.engine import callbacks
+from palp_lab.engine.fit import _devices
+from palp_lab.engine.settings import TrainerSettings
 from palp_lab.engine.signature import plain
 from palp_lab.losses.prompt_alignment import PromptAlignment
 from palp_lab.losses.reconstruction import Reconstruction
@@ -191,3 +193,47 @@ def test_two_processes_are_one(train: Any, staged: bool) -> None:
         "gradient",
     ):
         assert [float(row[name]) for row in theirs] == pytest.approx([float(row[name]) for row in mine], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "rank", "lightnings"),
+    [
+        ("cpu", 2, None, 2),
+        ("cuda", 1, None, [0]),
+        ("cuda:1", 1, None, [1]),
+        ("cuda:0", 2, None, 2),
+        ("cuda:0", 2, "0", 2),
+        ("cuda:1", 2, "1", 2),
+    ],
+)
+def test_lightning_trains_where_the_model_is(
+    monkeypatch: pytest.MonkeyPatch, device: str, devices: int, rank: str | None, lightnings: int | list[int]
+) -> None:
+    """A number of devices is, in the process of rank r, the device r."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert _devices(torch.device(device), TrainerSettings(devices=devices)) == lightnings
+
+
+@pytest.mark.parametrize(
+    ("device", "how", "said"),
+    [
+        ("cuda:1", {"devices": 2}, r"device=cuda:1: is one device, .* give device=cuda"),
+        ("cuda:0", {"devices": 4}, r"trainer\.devices=4: torch sees 2 CUDA devices here; take trainer\.devices=2"),
+        (
+            "cuda:0",
+            {"devices": 2, "strategy": "ddp_spawn"},
+            r"trainer\.strategy=ddp_spawn: .* give trainer\.strategy=ddp",
+        ),
+    ],
+)
+def test_devices_that_would_not_agree_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, device: str, how: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(UserError, match=said) as error:
+        _devices(torch.device(device), TrainerSettings(**how))
+    assert "\n" not in str(error.value)

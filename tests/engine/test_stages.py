@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from palp_lab.adapter import read_adapter
 from palp_lab.engine.stages import Stage, Stages
 from palp_lab.types import Kind, UserError
-from tests.losses.toy import toy_adapter
+from tests.losses.toy import ToyEdits, toy_adapter
 
 
 def test_a_stage_lasts_until_its_step() -> None:
@@ -42,3 +43,15 @@ def test_a_stage_that_is_never_reached_is_said(train: Any) -> None:
     late = "stages: what follows step 6 is never trained, for trainer.max_steps=6"
     assert train(given={"stages": stages}).report[-1] == late
     assert not any(line.startswith("stages") for line in train(given={"stages": stages}, max_steps=7).report)
+
+
+def test_a_stage_with_nothing_to_train_is_refused_before_the_first_step(
+    train: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As rare_adjective with edits=none: the word would be trained for nothing."""
+    monkeypatch.setattr(ToyEdits, "parts", lambda self: ())
+    stages = [{"trains": "tokens", "until": 3}, {"trains": "edits"}]
+    with pytest.raises(UserError, match=r"stages: from step 3 on edits shall train, but only tokens can; .*edits=lora"):
+        train(given={"stages": stages}, folder=tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+    train(given={"stages": stages}, max_steps=3)

@@ -57,3 +57,13 @@ def test_metrics_bounds_seeds_and_protocols_are_looked_at(study: list[Result]) -
     assert "Bounds not measured: described." in said
     assert "One training seed only" in said
     assert "different protocols (tiny 1, tiny 2)" in said
+
+
+def test_other_networks_and_other_weights_are_said(study: list[Result]) -> None:
+    first, *rest = study
+    other = replace(first, protocol=Protocol("tiny", "1", {"clip": "another"}))
+    assert any("different networks of one protocol" in one for one in gaps([other, *rest]).sentences)
+    bases = [replace(result, data={"hashes": {"model": str(i < 3)}}) for i, result in enumerate(study)]
+    assert any("Cells of tiny stand on different weights" in one for one in gaps(bases).sentences)
+    same = [replace(result, data={"hashes": {"model": "one"}}) for result in study]
+    assert not any("weights" in one for one in gaps(same).sentences)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from palp_lab.study.headline import headline
@@ -29,7 +31,18 @@ def verdict(text: float, image: float, level: float, half: float = 0.01) -> str:
 @pytest.mark.parametrize(
     ("text", "image", "level", "starts"),
     [
-        (0.05, 0.0, 0.03, "Yes: at equal identity, PALP has better text alignment than TI + DB, and identity"),
+        (
+            0.05,
+            0.0,
+            0.03,
+            "Yes: at equal identity, PALP has better text alignment than TI + DB; at equal steps the",
+        ),
+        (
+            0.05,
+            0.02,
+            0.03,
+            "Yes: at equal identity, PALP has better text alignment than TI + DB, and at equal steps",
+        ),
         (0.05, -0.05, 0.03, "Yes: at equal identity, PALP has better text alignment than TI + DB, though"),
         (0.05, -0.05, 0.005, "A trade: PALP gains text alignment"),
         (0.05, 0.0, 0.005, "Partly: at equal steps"),
@@ -48,7 +61,7 @@ def test_an_interval_that_holds_zero_is_said_to() -> None:
     assert any("no pair do the two curves reach a common identity" in sentence for sentence in said.sentences)
 
 
-@pytest.mark.parametrize(("pairs", "concepts"), [(1, 1), (2, 1), (24, 2), (7, 3)])
+@pytest.mark.parametrize(("pairs", "concepts"), [(1, 1), (2, 1), (24, 2), (24, 5), (7, 6)])
 def test_few_pairs_or_concepts_claim_nothing(pairs: int, concepts: int) -> None:
     half = None if pairs == 1 else 0.01
     found = [
@@ -59,13 +72,35 @@ def test_few_pairs_or_concepts_claim_nothing(pairs: int, concepts: int) -> None:
     said = headline(found, X, Y).verdict
     assert said.startswith("Nothing is settled: PALP has 0.200 higher text alignment and 0.200 lower identity than TI")
     counted = f"{pairs} pair{'' if pairs == 1 else 's'} from {concepts} concept{'' if concepts == 1 else 's'}"
-    assert f"over {counted}; a claim takes at least 8 pairs from 3 concepts" in said
+    assert f"over {counted}; a claim takes at least 8 pairs from 6 concepts" in said
     assert not any(word in said for word in ("trade", "Yes", "Partly", "better", "worse"))
 
 
 def test_enough_pairs_make_a_claim() -> None:
-    found = [difference(Y, "step 500", 0.2, 0.01, 3, 8)]
+    found = [difference(Y, "step 500", 0.2, 0.01, 6, 8)]
     assert headline(found, X, Y).verdict.startswith("Partly: ")
+
+
+def test_an_interval_without_0_is_no_claim_where_the_test_over_concepts_disagrees() -> None:
+    found = [replace(difference(Y, "step 500", 0.2, 0.01), p_concepts=0.0625)]
+    assert headline(found, X, Y).verdict.startswith("Not separated")
+
+
+def test_a_cost_that_too_few_pairs_measured_is_not_called_none() -> None:
+    found = [
+        difference(Y, "step 500", 0.05, 0.01),
+        difference(X, "step 500", -0.2, 0.1, pairs=6),
+        difference(Y, f"equal {X}", 0.05, 0.01),
+    ]
+    assert headline(found, X, Y).verdict.endswith("; at equal steps too few pairs can be compared in identity.")
+
+
+def test_without_a_common_step_equal_identity_decides() -> None:
+    said = headline([difference(Y, f"equal {X}", 0.05, 0.01)], X, Y)
+    assert said.verdict == "At equal identity, PALP has better text alignment than TI + DB."
+    assert "no training step in common" in said.sentences[1]
+    few = headline([difference(Y, f"equal {X}", 0.05, 0.01, concepts=2)], X, Y).verdict
+    assert few.startswith("Nothing is settled") and "at equal identity, over 24 pairs from 2 concepts" in few
 
 
 def test_few_pairs_that_overlap_do_not_decide_at_equal_identity() -> None:
@@ -107,3 +142,4 @@ def test_lower_can_be_better() -> None:
 
 def test_nothing_to_compare_is_said() -> None:
     assert headline([], X, Y).verdict == "No paired comparison"
+    assert headline([], X, Y, asked=False).verdict == "No comparison asked for"

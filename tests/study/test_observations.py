@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from palp_lab.study.curves import curves_over_knobs
 from palp_lab.study.observations import (
     at_usual_knobs,
     bound_observations,
@@ -62,6 +63,37 @@ def test_knob_sweeps_do_not_leak_into_the_usual_rows(study: list[Result]) -> Non
     frame = observations([replace(study[0], records=(*records, swept))])
     assert len(at_usual_knobs(frame)) == len(records)
     assert dict(usual_knobs(frame))["guidance"] == 5.0
+
+
+def test_a_swept_knob_is_one_curve_of_a_method_and_not_several_methods(study: list[Result]) -> None:
+    one = next(result for result in study if result.axes["method"] == "ti_db")
+    settings = [
+        replace(
+            one,
+            run=f"guidance {value}",
+            axes={**one.axes, "generate.guidance": value},
+            records=tuple(replace(record, knobs={**record.knobs, "guidance": value}) for record in one.records),
+        )
+        for value in (3.0, 5.0, 7.5)
+    ]
+    frame = observations(settings)
+    assert set(frame["series"]) == {"ti_db"}
+    assert len(curves_over_knobs(frame, ("identity", "text_alignment"), resamples=10, seed=0)) == 1
+
+
+def test_other_tools_pictures_stand_beside_ours_though_nobody_told_their_knobs(study: list[Result]) -> None:
+    one = next(result for result in study if result.axes["method"] == "ti_db")
+    foreign = [
+        replace(
+            one,
+            run=f"foreign {seed}",
+            axes={**one.axes, "method": "another tool", "train_seed": seed},
+            records=tuple(replace(record, knobs={}) for record in one.records),
+        )
+        for seed in range(40)
+    ]
+    usual = at_usual_knobs(observations([*study, *foreign]))
+    assert {"another tool", "palp", "ti_db"} <= set(usual["method"]), "whoever is the majority"
 
 
 def test_several_targets_of_one_unit_are_averaged(study: list[Result]) -> None:

@@ -28,6 +28,14 @@ def cell(found: Table, row: str, column: str) -> object:
     return line[found.columns.index(column)]
 
 
+def test_n_counts_the_units_that_the_intervals_rest_on(answered: Study) -> None:
+    """Drift has prompts of its own, which are no units of text alignment."""
+    found = table(study_of(answered.results, Question(resamples=30, scope="all")), "methods_all")
+    for line in found.rows:
+        counted = [one.n for one in line if isinstance(one, Interval)]
+        assert line[found.columns.index("n")] == max(counted)
+
+
 def test_the_mean_of_a_method_is_the_mean_of_its_records(answered: Study, study: list[Result]) -> None:
     values = [
         record.metrics["identity"].value
