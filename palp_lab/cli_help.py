@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 
@@ -37,7 +38,7 @@ EXAMPLES = {
     ),
     "score": (
         "palp-lab score method=palp 'target=\"a sketch of {} in Paris\"'",
-        "palp-lab score images=pictures/of_another_tool",
+        "palp-lab score images=pictures/of_another_tool model=sd15",
         "palp-lab score metrics=tiny --cfg job",
     ),
     "report": (
@@ -64,6 +65,15 @@ EXAMPLES = {
 
 AUTOMATIC = {"hydra", "tuning"}
 """Groups nobody chooses from by hand: Hydra's own, and what follows from model and method."""
+
+SILENT = {"defaults", "hydra", "verb", "_target_", "_partial_"}
+"""Keys that are not given on a command line."""
+
+KEY = re.compile(r"(\w+):(?:\s+([^\s#].*?))?(?:\s+#\s*(.*))?")
+"""A line of a configuration file: key, value and comment."""
+
+BESIDE = 20
+"""The column from which a comment on a line of its own goes on with the one above it."""
 
 WIDTH = 116
 
@@ -111,7 +121,11 @@ def of_verb(verb: str) -> str:
             lines.append(_row(group, words, 12))
     lines += ["", "keys"]
     for path in (folder / f"{verb}.yaml", folder / "base.yaml"):
-        lines += [_row(key, says, 28) for key, says in _commented_keys(path)]
+        lines += [_row(key, says, 28) for key, says in keys(path)]
+    lines += ["", "keys of the choices marked * (of another choice: name it, and --cfg job)"]
+    for group, choice in chosen.items():
+        if group not in AUTOMATIC:
+            lines += [_row(f"{group}.{key}", says, 38) for key, says in keys(folder / group / f"{choice}.yaml") if says]
     lines += ["", "examples", *(f"  {line}" for line in EXAMPLES[verb])]
     lines += [
         "",
@@ -121,17 +135,38 @@ def of_verb(verb: str) -> str:
 
 
 def _row(name: str, says: str, column: int) -> str:
-    return fill(says, WIDTH, initial_indent=f"  {name:<{column}}", subsequent_indent=" " * (column + 2))
+    first = f"  {name:<{column - 1}} "
+    return fill(says, WIDTH, initial_indent=first, subsequent_indent=" " * (column + 2)) if says else f"  {name}"
 
 
-def _commented_keys(path: Path) -> list[tuple[str, str]]:
-    """The top-level keys of a file with the comments beside and right below them: the file documents itself."""
-    found: list[tuple[str, str]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        key, comment = line.partition(":")[0], line.partition("#")[2].strip()
-        if line[:1].isalpha() and comment:
-            value = line.partition(":")[2].partition("#")[0].strip()
-            found.append((f"{key}={value}" if value and "$" not in value else key, comment))
-        elif found and line[:1] == " " and line.strip()[:1] == "#":
-            found[-1] = (found[-1][0], f"{found[-1][1]} {comment}")
-    return found
+def keys(path: Path) -> list[tuple[str, str]]:
+    """Every key of a file with its value, dotted, and the comment beside and right below it: the file documents itself.
+    A key that only holds others is among them where it has a comment. None of a file that writes over other groups."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    rows: list[_Key] = []
+    inside: list[tuple[int, str]] = []
+    for line in text.splitlines() if "@package _global_" not in text else []:
+        words, depth = line.strip(), len(line) - len(line.lstrip())
+        if words.startswith("#") and rows and depth >= BESIDE:
+            rows[-1].says += f" {words[1:].strip()}"
+        elif match := KEY.fullmatch(words):
+            name, value, comment = (part or "" for part in match.groups())
+            inside = [*(one for one in inside if one[0] < depth), (depth, name)]
+            rows.append(_Key([word for _, word in inside], value, comment))
+    parents = {tuple(row.path[:-1]) for row in rows}
+    told = [row for row in rows if not SILENT & set(row.path) and (row.says or tuple(row.path) not in parents)]
+    return [(row.name(), row.says) for row in told]
+
+
+@dataclass
+class _Key:
+    """A key as its line has it."""
+
+    path: list[str]
+    value: str
+    says: str
+
+    def name(self) -> str:
+        """Dotted, with a value that is short and needs nothing else to be read."""
+        shown = self.value and "$" not in self.value and len(self.value) <= 24
+        return ".".join(self.path) + (f"={self.value}" if shown else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -108,7 +110,8 @@ def generate(config: DictConfig) -> None:
     sampling = Sampling(how.scheduler, int(how.steps), float(how.guidance))
     for path in paths:
         with saved(path, config) as (adapter, knobs):
-            name = f"{path.stem}-{knobs['adapter']}" + (f"-in-{Path(context.name).stem}" if context else "")
+            how_made = setting(adapter, made_with(adapter.model, sampling, knobs, context))
+            name = f"{path.stem}-{knobs['adapter']}-{how_made}" + (f"-in-{Path(context.name).stem}" if context else "")
             folder = study_folder(config) / "generated" / name
             drawn = generate_pictures(
                 adapter.model, personal(adapter), sentences, range(how.seeds), sampling, int(how.batch_size), knobs,
@@ -116,6 +119,22 @@ def generate(config: DictConfig) -> None:
             )  # fmt: skip
             write_pictures(folder, drawn)
         print(folder)
+
+
+def made_with(
+    model: AbstractModel, sampling: Sampling, knobs: dict[str, Scalar] | None = None, context: Context | None = None
+) -> dict[str, Scalar]:
+    """What all pictures of one call say of how they were made: sampling, version, base model, `knobs`, and the photo
+    they are drawn into."""
+    about = {**sampling.knobs(), "version": __version__, "model": model.fingerprint, **(knobs or {})}
+    return {**about, **context.fit(model.resolution).knobs} if context else about
+
+
+def setting(adapter: Adapter, about: dict[str, Scalar]) -> str:
+    """8 digits for how pictures were made and by which words the subject was called: pictures of two settings in one
+    folder could not be scored."""
+    said = json.dumps([adapter.tokens.call(adapter.concept), about], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
 
 
 def configured_context(how: DictConfig) -> Context | None:
@@ -165,12 +184,11 @@ def generate_pictures(
     When memory runs out the batch is halved and the work goes on. `knobs` are added to the pictures' description. With
     a `context` all are drawn into its photo. Raises UserError where one picture alone does not fit.
     """
-    about = {**sampling.knobs(), "version": __version__, "model": model.fingerprint, **(knobs or {})}
-    ground = None
+    about, ground = made_with(model, sampling, knobs, context), None
     if context is not None:
         canvas = context.fit(model.resolution)
         canvas.check(sampling.steps)
-        ground, about = (canvas, canvas.encode(model)), {**about, **canvas.knobs}
+        ground = (canvas, canvas.encode(model))
     wanted = [(i, seed) for i in range(len(sentences)) for seed in seeds]
     with torch.no_grad(), prompting.block():
         conds = prompting.encode(sentences) if sentences else None

@@ -16,7 +16,7 @@ from palp_lab.dataset.captions import slotted
 from palp_lab.dataset.concept import SLOT, AbstractDataset, Concept
 from palp_lab.dataset.picture_file import picture_files
 from palp_lab.metrics.protocols import Protocol
-from palp_lab.pictures import Picture, Scalar, read_image, read_picture
+from palp_lab.pictures import Picture, Scalar, read_image, read_picture, write_pictures
 from palp_lab.score import (
     bound_pictures,
     gather_references,
@@ -30,6 +30,8 @@ from palp_lab.study.result import Record, Result
 from palp_lab.types import UserError
 
 PROMPTS = "prompts.json"
+BOUNDS, PHOTOS = "bounds", "training_photos"
+"""Folder of the bounds' pictures, as in a result of ours, and the bound whose pictures are kept there."""
 
 
 def as_sentence(prompt: str, concept: Concept, where: str) -> str:
@@ -128,10 +130,13 @@ def score_foreign(
     axes: Mapping[str, Scalar],
     step: int = 0,
     target: str | None = None,
+    folder: Path | None = None,
 ) -> Result:
     """The result of pictures with a knob `file`. `axes` file it: method, dataset, concept, model, train_seed.
 
     Bounds are those that need no model (photos, true renders); the base model's come with our own results on the front.
+    The training photos are written to bounds/training_photos of a `folder`, where people and judges who are asked find
+    what they compare with.
     """
     concept = dataset.concept()
     sentences = list(dict.fromkeys(p.sentence for p in pictures))
@@ -141,14 +146,17 @@ def score_foreign(
     scored = score_records(protocol, concept, references, bare, step=step, target=target)
     records = tuple(_with_files(record, files) for record in scored)
     rivals = bound_pictures(protocol, dataset, concept, sentences, {})
-    scores = score_bounds(protocol, concept, references, rivals, sentences)
-    bounds = tuple(replace(bound, images=()) for bound in scores)  # nobody writes those pictures
+    scores = score_bounds(protocol, concept, references, rivals, sentences, BOUNDS)
+    if folder is not None:
+        write_pictures(folder / BOUNDS / PHOTOS, rivals.get(PHOTOS, ()))
+    bounds = tuple(replace(bound, images=bound.images if folder and bound.name == PHOTOS else ()) for bound in scores)
     entry = protocol_entry(protocol)
     content = [sorted((p.sentence, hashlib.sha256(p.image.numpy().tobytes()).hexdigest()) for p in pictures)]
     run = hashlib.sha256(
         json.dumps([content, dict(axes), entry.name, entry.version], sort_keys=True).encode()
     ).hexdigest()
-    return Result(run, {"target": target, **axes}, records, bounds, entry, versions=versions())
+    filed = {"target": target, **axes}
+    return Result(run, filed, records, bounds, entry, versions=versions(), data=concept.record())
 
 
 def _with_files(record: Record, files: Mapping[tuple[str, int], str]) -> Record:

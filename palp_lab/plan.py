@@ -11,6 +11,7 @@ import torch
 
 from palp_lab.build import build
 from palp_lab.keys import digest
+from palp_lab.model import synchronize
 
 if TYPE_CHECKING:
     from palp_lab.cell import Cell
@@ -131,8 +132,10 @@ def pass_seconds(cell: Cell) -> float:
         cond = cell.model.unconditional(rows)
         with torch.no_grad():
             cell.model.predict(x_t, t, cond)
+            synchronize(cell.model.device)
             began = time.perf_counter()
             cell.model.predict(x_t, t, cond)
+            synchronize(cell.model.device)
         _pass_seconds[key] = (time.perf_counter() - began) / rows
     return _pass_seconds[key]
 

@@ -51,7 +51,11 @@ def run(config: DictConfig) -> tuple[float, float]:
 
 
 def open_cells(config: DictConfig) -> Iterator[Cell]:
-    """The cells of a configuration: one, or one per line of `targets_file`; cells that turn out equal come once."""
+    """The cells of a configuration: one, or one per line of `targets_file`; cells that turn out equal come once.
+
+    Raises UserError for several targets in a run of several processes: each but the first ends with the first cell's
+    training, and would train it beside another cell of the first one.
+    """
     from omegaconf import OmegaConf
 
     from palp_lab.cell import Cell
@@ -59,6 +63,12 @@ def open_cells(config: DictConfig) -> Iterator[Cell]:
     if config.targets_file is None:
         yield Cell(config)
         return
+    if config.trainer.devices != 1:
+        raise UserError(
+            f"targets_file={config.targets_file}: several targets cannot share a run of "
+            f"trainer.devices={config.trainer.devices}; give one command per target, or take trainer.devices=1 "
+            "(-m then sweeps target=... as well)"
+        )
     seen: set[str] = set()
     for target in read_targets(Path(config.targets_file)):
         own = OmegaConf.merge(config, {"target": target})

@@ -1,14 +1,16 @@
 """Is every key of a composed configuration one that something reads?
 
 The shipped YAML is the schema: a plain node may hold the keys any shipped file of its group holds, with values of the
-same kind; a node with a `_target_` may hold what that target's constructor takes. So a typo in somebody's own YAML, or
-behind a `+` on the command line, is an error and not silence.
+same kind, or of another that its comment tells of (`ALSO`; the tests compare the two); a node with a `_target_` may
+hold what that target's constructor takes. So a typo in somebody's own YAML, or behind a `+` on the command line, is an
+error and not silence.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,16 @@ RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 """Keys of Hydra's own inside a node that is instantiated."""
 
 NEVER_BELOW_ROOT = {"defaults", "hydra"}
+
+ALSO: dict[str, set[str]] = {
+    "captions": {"text"},
+    "trainer.precision": {"text"},
+    "trainer.gradient_clip": {"null"},
+    "pretrain.*.minutes": {"a number"},
+    "free_gigabytes": {"a number"},
+}
+"""Kinds a key takes beside that of its shipped value: the name of a set of captions, bf16 beside 32, null for none. Any
+word may stand for a `*`."""
 
 
 def check(config: DictConfig, constructors: bool = True, trusting: bool = False) -> None:
@@ -190,6 +202,7 @@ def _compare(path: str, node: Any, known: Any, constructors: Literal[False] | Tr
 
 def _compare_kind(path: str, value: Any, kinds: frozenset[str]) -> None:
     kind = _kind(value)
+    kinds = kinds.union(*(more for pattern, more in ALSO.items() if fnmatchcase(path, pattern)))
     fits = {kind, "anything"} | ({"a number"} if kind == "a whole number" else set())
     if kind == "anything" or fits & kinds or kinds == {"null"}:
         return

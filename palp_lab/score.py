@@ -37,8 +37,11 @@ DRIFT_GROUP = "drift"
 
 
 def score(config: DictConfig) -> None:
-    """Numbers for the folder of pictures `images` names, written beside them as result.json; or for the cell this
-    configuration describes. Prints where they are."""
+    """Numbers for the folder of pictures `images` names, written beside them as result.json with the training photos in
+    bounds/; or for the cell this configuration describes. Prints where they are.
+
+    Raises UserError where `images` is given and the command line does not say which base model drew them.
+    """
     from palp_lab.parts import open_dataset, open_protocol
     from palp_lab.study.result import save_result
     from palp_lab.study.sweeps import current
@@ -54,15 +57,21 @@ def score(config: DictConfig) -> None:
     from palp_lab.other_tools import read_foreign, score_foreign
 
     folder, job = Path(config.images).expanduser(), current()
-    # The recipe the configuration holds did not make these pictures: only a label given by hand names their method.
-    method = job.overrides.get("labels.method") if job else None
+    # The recipe the configuration holds did not make these pictures: only what is given by hand says what did.
+    given = {key: value for key, value in (job.overrides if job else {}).items() if value != "null"}
+    method = given.get("labels.method")
+    if job and not {"model", "labels.model"} & given.keys():
+        raise UserError(
+            f"images={config.images}: nothing says which base model drew these pictures, and it is an axis; "
+            "add model=sd15 (or another choice, or labels.model=<its name>)"
+        )
     dataset = open_dataset(config)
     pictures = read_foreign(folder, dataset.concept())  # before networks are loaded: a wrong folder is said at once
     axes = {
         "method": method or folder.resolve().name, "dataset": config.labels.dataset, "concept": dataset.concept().name,
         "model": config.labels.model, "train_seed": int(config.seed), "study": str(config.study_name),
     }  # fmt: skip
-    result = score_foreign(pictures, open_protocol(config), dataset, axes=axes, target=config.target)
+    result = score_foreign(pictures, open_protocol(config), dataset, axes=axes, target=config.target, folder=folder)
     print(save_result(result, folder / "result.json"))
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from palp_lab import cli_help, doctor
 from palp_lab.cli import main
-from palp_lab.cli_errors import nearest
+from palp_lab.cli_errors import dotted, nearest
 from palp_lab.composition import cell_label, compose, conf_folder
 from palp_lab.types import UserError
 from palp_lab.verdict import failures
@@ -55,6 +58,36 @@ def test_help_of_a_verb_names_groups_choices_and_keys(capsys: pytest.CaptureFixt
     assert "seed=0" in page
     assert "'target=\"a sketch of {} in Paris\"'" in page
     assert max(len(line) for line in page.splitlines()) <= 120
+
+
+def rows(page: str) -> dict[str, str]:
+    """The keys of a help page, without their values, and what is said of each."""
+    found: dict[str, str] = {}
+    for line in page.partition("\nkeys\n")[2].partition("\nexamples\n")[0].splitlines():
+        if match := re.match(r"  ([a-z][\w.]*)(?:=\S*|=\[.*?\]|=\".*?\")?(?:\s+(.*))?$", line):
+            found[last := match.group(1)] = match.group(2) or ""
+        elif line.strip() and not line.startswith("keys of"):
+            found[last] += f" {line.strip()}"
+    return found
+
+
+@pytest.mark.parametrize("verb", cli_help.VERBS)
+def test_help_of_a_verb_lists_every_key_with_its_own_comment(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    page = capsys.readouterr().out
+    listed = rows(page)
+    for path in (conf_folder() / f"{verb}.yaml", conf_folder() / "base.yaml"):
+        own = {key for key in dotted(yaml.safe_load(path.read_text(encoding="utf-8"))) if "=" not in key}
+        silent = {key for key in own if key.split(".")[0] in cli_help.SILENT}
+        bare = {key for key in own - silent if any(other.startswith(f"{key}.") for other in own)}
+        assert own - silent - bare <= listed.keys()
+    assert max(len(line) for line in page.splitlines()) <= 120
+    if verb == "run":
+        assert listed["labels"] == "what a result is filed under; null: the choice of that group"
+        assert listed["log.gradients_every"].endswith("changes no weight")
+        assert listed["captions"].endswith('section 4.4: "a photo of [V]"')
+        assert listed["trainer.gradient_clip"].startswith("largest norm of the gradient; null: no clipping")
+        assert {"generate.seeds", "augment.flip", "losses.reconstruction.weight", "dataset.shots"} <= listed.keys()
 
 
 @pytest.mark.parametrize("line", [line for lines in cli_help.EXAMPLES.values() for line in lines])
@@ -199,6 +232,25 @@ def test_several_devices_cannot_be_swept(output: Path, capsys: pytest.CaptureFix
     """Every rank would run the whole sweep again."""
     assert main(["doctor", "-m", "seed=0,1", "trainer.devices=2"]) == 1
     assert "cannot be swept with -m" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_had_is_one_line(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's library tells of every attempt and every retry; what is to be done is said once."""
+    hub = logging.getLogger("huggingface_hub.utils._http")
+
+    def download(*args: object, **kwargs: object) -> str:
+        for attempt in range(5):
+            hub.warning("Retrying in 1s [Retry %d/5].", attempt)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    before = hub.getEffectiveLevel()
+    assert main(["run", "model=sd14", "dry_run=true"]) == 2
+    line = one_line(capsys)
+    assert "model.path=CompVis/stable-diffusion-v1-4 is not here and the hub cannot be reached" in line
+    assert hub.getEffectiveLevel() == before, "quiet for as long as it takes"
 
 
 def test_own_configuration_folder(output: Path, capsys: pytest.CaptureFixture[str]) -> None:

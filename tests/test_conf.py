@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from palp_lab import training
 from palp_lab.build import ALLOWED, build, build_all, build_device, build_dtype, check_fit, locate
-from palp_lab.cli_help import VERBS, groups
+from palp_lab.cli_help import VERBS, groups, keys
 from palp_lab.composition import compose, compose_as_written, conf_folder
-from palp_lab.model import open_model
+from palp_lab.dataset.captions import read_captions
+from palp_lab.model import choose_device, open_model, synchronize
 from palp_lab.schema import check, drop_strangers
 from palp_lab.types import Capability, UserError
 
@@ -289,6 +290,55 @@ def test_a_recipe_gives_its_own_parts_no_strange_keys(choice: str) -> None:
 def test_a_null_switches_off_what_may_be_null() -> None:
     check(compose("run", "trainer.gradient_clip=2", "trainer.ema=0.99"))
     check(compose("run", "target=null"))
+    check(compose("run", "trainer.gradient_clip=null"))
+
+
+def documented() -> list[tuple[str, str]]:
+    """(verb, words): what the comment beside a plain key says it may be, null or one of several words, as a command."""
+    found = []
+    by_run = [path for group in BY_RUN for path in sorted((CONF / group).glob("*.yaml"))]
+    files = [(verb, path) for verb in VERBS for path in (CONF / f"{verb}.yaml", CONF / "base.yaml")]
+    for verb, path in [*files, *(("run", path) for path in by_run)]:
+        group = path.parent.name
+        above, chosen = ("", "") if path.parent == CONF else (f"{group}.", f"{group}={path.stem} ")
+        if re.search("^_target_", path.read_text(encoding="utf-8"), re.M):
+            continue  # what a constructor takes, it says itself
+        own = [(key.partition("=")[0], says) for key, says in keys(path)]
+        for key, says in own:
+            name = above + key
+            if any(other.startswith(f"{key}.") for other, _ in own):
+                continue  # what is said of a group holds for its keys
+            if re.search(r"(^|; |or )null\b", says):
+                found.append((verb, f"{chosen}{name}=null"))
+            words = re.match(r"[\w+]+( \| [\w+]+)+", says)
+            found += [(verb, f"{chosen}{name}={word}") for word in (words.group().split(" | ") if words else [])]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(("verb", "words"), documented())
+def test_what_a_comment_says_a_key_may_be_it_may_be(verb: str, words: str) -> None:
+    check(compose(verb, *words.split(" ")))
+
+
+@pytest.mark.parametrize(
+    ("verb", "override"),
+    [
+        ("run", "trainer.precision=bf16"),
+        ("run", "trainer.precision=32"),
+        ("run", "trainer.precision='32'"),
+        ("run", "trainer.gradient_clip=0"),
+        ("run", "captions=textual_inversion"),
+        ("run", 'captions="a photo of {}"'),
+        ("pretrain", "pretrain.generator.minutes=2.5"),
+        ("doctor", "free_gigabytes=0.5"),
+    ],
+)
+def test_a_key_may_be_of_another_kind_where_it_is_read_so(verb: str, override: str) -> None:
+    """The shipped value is one of several kinds; what reads the key takes each."""
+    config = compose(verb, override)
+    check(config)
+    assert training.read_settings(training.as_plain(config)).trainer.precision in {32, "32", "bf16"}
+    assert read_captions(training.as_plain(config)["captions"])
 
 
 def test_only_allowed_targets_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,3 +408,42 @@ def test_device_and_dtype_names() -> None:
     if not torch.backends.mps.is_available():
         with pytest.raises(UserError, match=r"device=mps: torch .* sees none here"):
             open_model("tiny", device="mps")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch answers on a machine with two CUDA devices, in the first process of a command."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [("auto", "cuda", "cuda:1"), ("cuda", "cuda", "cuda:1"), ("cuda:0", "cuda:0", "cuda:0"), ("cpu", "cpu", "cpu")],
+)
+def test_each_rank_of_a_run_has_a_device_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, name: str, first: str, second: str
+) -> None:
+    assert choose_device(name) == first
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device(name) == second
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert torch.device(choose_device(name)) == torch.device(first if first != "cuda" else "cuda:0")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_rank_without_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match=r"process 3 of this run finds 2 CUDA devices; take trainer\.devices=2"):
+        choose_device("cuda")
+
+
+def test_the_clock_is_read_when_an_accelerator_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[Any] = []
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    monkeypatch.setattr("torch.mps.synchronize", lambda: waited.append("mps"))
+    for name in ("cuda:1", "mps", "cpu"):
+        synchronize(torch.device(name))
+    assert waited == [torch.device("cuda:1"), "mps"]

@@ -15,13 +15,17 @@ from palp_lab.diffusion.sampler import sample
 from palp_lab.export import export_adapter
 from palp_lab.formats.card import find_result
 from palp_lab.formats.writing import EMBEDDING, KOHYA
+from palp_lab.model import open_model
 from palp_lab.model.base import TextCond
+from palp_lab.model.pipeline import stock_pipeline
 from palp_lab.model.unet import UNetModel
 from palp_lab.saved_adapters import rebuild
 from palp_lab.study.result import MetricValue, Protocol, Record, Result, load_result, save_result
 from palp_lab.types import UserError
 from tests.contracts.parts import adapter, train_a_little
 from tests.micro import build
+from tests.model import sd3_pipelines
+from tests.model.original_layout import one_file
 
 SENTENCE = "a sketch of {} in paris"
 
@@ -56,6 +60,46 @@ def test_lora_and_embedding_are_written_with_alpha_and_a_card(micro: UNetModel, 
     front = yaml.safe_load(card.split("---")[1])
     assert front["base_model"] == "owner/name" and front["license"] is None and "lora" in front["tags"]
     assert "Not measured" in card
+
+
+@pytest.mark.parametrize(
+    ("model", "line", "origin"),
+    [
+        (
+            {"path": "owner/name", "revision": "v2", "variant": "fp16", "config": None},
+            'from_pretrained("owner/name", variant="fp16", revision="v2")',
+            "owner/name",
+        ),
+        (
+            {"path": "mine.safetensors", "config": "owner/name", "revision": "v2", "variant": None},
+            'from_single_file("{here}/mine.safetensors", config="owner/name", revision="v2")',
+            "owner/name",
+        ),
+        (
+            {"path": "mine.safetensors", "config": "folder"},
+            'from_single_file("{here}/mine.safetensors", config="{here}/folder")',
+            "{here}/mine.safetensors",
+        ),
+        ({"path": "folder"}, 'from_pretrained("{here}/folder")', "{here}/folder"),
+    ],
+    ids=["hub id", "file and hub id", "file and folder", "folder"],
+)
+def test_a_card_opens_the_base_as_it_was_opened(
+    model: dict[str, str | None],
+    line: str,
+    origin: str,
+    micro: UNetModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Weights in one file by that file, a hub id at its revision, what is on this disk from wherever one stands."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.safetensors").touch()
+    (tmp_path / "folder").mkdir()
+    export_adapter(adapter(micro, rank=2), tmp_path / "out", {"model": model}, format="lora")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"StableDiffusionPipeline.{line.replace('{here}', str(tmp_path))}\n" in card
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == origin.replace("{here}", str(tmp_path))
 
 
 def test_a_card_tells_the_protocol_and_the_scores(micro: UNetModel, tmp_path: Path) -> None:
@@ -110,7 +154,7 @@ def test_a_recipe_that_learns_nothing_is_refused(micro: UNetModel, tmp_path: Pat
         export_adapter(adapter(micro, tokens="rare", edits="none"), tmp_path)
 
 
-def about_of(path: Path, tokens: str, edits: str) -> dict[str, object]:
+def about_of(path: Path | str, tokens: str, edits: str) -> dict[str, object]:
     nodes = {
         "model": {"_target_": "palp_lab.model.open_model", "path": str(path)},
         "tokens": {"_target_": f"palp_lab.tokens.{tokens}.{TOKENS[tokens]}"},
@@ -176,7 +220,8 @@ for name, (folder, prompt, shape) in json.loads(sys.argv[1]).items():
         said = {}
         exec("\\n".join(block.strip().splitlines()[:-1]), said)
         pipe = said["pipe"]
-        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+        if not type(pipe.scheduler).__name__.startswith("FlowMatch"):
+            pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
         noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(4))
         found[f"{name}/{i}"] = pipe(
             prompt, latents=noise, num_inference_steps=5, guidance_scale=5.0, output_type="latent"
@@ -222,7 +267,7 @@ def test_a_new_process_draws_the_same_picture_from_a_saved_adapter(micro_path: P
     assert len({tuple(picture.flatten()[:8].tolist()) for picture in wanted.values()}) == len(wanted)
 
 
-EXPORTS = {
+UNET = {
     ("learned", "lora", False): 4,
     ("learned", "lora", True): 4,
     ("learned", "none", False): 2,
@@ -230,18 +275,35 @@ EXPORTS = {
     ("learned", "key_value", False): 2,
 }
 """Recipes, with or without the text encoder, and in how many ways their cards load them."""
+ONE_FILE = {("learned", "lora", True): 4, ("learned", "none", False): 2}
+FLOW = {("rare", "lora", False): 3, ("rare", "lora", True): 3, ("rare", "full", True): 1}
+EXPORTS = {"sd": UNET, "sdxl": UNET, "sd_file": ONE_FILE, "sdxl_file": ONE_FILE, "sd3": FLOW, "sd3_t5": FLOW}
+"""The same by family and what its weights lie in."""
+
+
+@pytest.fixture
+def base_model(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, object]:
+    """What a configuration says of the random pipeline of a family; sd3 leaves T5 out of a folder that has one."""
+    if family.startswith("sd3"):
+        return {"path": str(sd3_pipelines.build(tmp_path / "sd3")), "t5": family == "sd3_t5"}
+    folder = request.getfixturevalue("micro_sdxl_path" if family.startswith("sdxl") else "micro_path")
+    if not family.endswith("_file"):
+        return {"path": str(folder)}
+    save_file(one_file(stock_pipeline(open_model(folder))), tmp_path / "model.safetensors")
+    return {"path": str(tmp_path / "model.safetensors"), "config": str(folder)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd", "sdxl"])
-def test_what_the_card_says_draws_our_picture(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", EXPORTS)
+def test_what_the_card_says_draws_our_picture(family: str, base_model: dict[str, object], tmp_path: Path) -> None:
     """Every format, loaded by the lines of its own card in a process that knows diffusers and peft alone."""
-    path = request.getfixturevalue("micro_path" if family == "sd" else "micro_sdxl_path")
     wanted, jobs = {}, {}
-    for (tokens, edits, text), ways in EXPORTS.items():
-        name, about = f"{tokens}-{edits}-{text}", about_of(path, tokens, edits)
+    for (tokens, edits, text), ways in EXPORTS[family].items():
+        name, about = f"{tokens}-{edits}-{text}", about_of(str(base_model["path"]), tokens, edits)
+        about["model"] |= base_model  # type: ignore[operator]
         about["edits"] |= {"text_encoder": True} if text else {}  # type: ignore[operator]
-        about["edits"] |= {"rank": 2, "alpha": 3.0, "targets": WIDE} if edits == "lora" else {}  # type: ignore[operator]
+        about["edits"] |= {"rank": 2, "alpha": 3.0} if edits == "lora" else {}  # type: ignore[operator]
+        about["edits"] |= {"targets": WIDE} if edits == "lora" and "sd3" not in family else {}  # type: ignore[operator]
         about["tokens"] |= {"num_vectors": 2} if tokens == "learned" else {}  # type: ignore[operator]
         one = rebuild(about)
         train_a_little(one)
@@ -256,7 +318,7 @@ def test_what_the_card_says_draws_our_picture(family: str, request: pytest.Fixtu
         jobs[name] = (str(tmp_path / name), prompt, one.model.latent_shape)
     run(PLAIN_DIFFUSERS, json.dumps(jobs), tmp_path / "found.safetensors")
     found = load_file(tmp_path / "found.safetensors")
-    assert len(found) == sum(EXPORTS.values())
+    assert len(found) == sum(EXPORTS[family].values())
     for name, picture in found.items():
         torch.testing.assert_close(picture, wanted[name.split("/")[0]], rtol=1e-3, atol=1e-4, msg=name)
 

@@ -166,13 +166,32 @@ def test_the_command_says_so_before_it_loads_a_network(
 ) -> None:
     monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])
     folder = folder_with(tmp_path, trouble)
-    words = ["score", f"images={folder}", "dataset.superclass=cat", "metrics.embedders.clip.path=nowhere"]
+    words = ["score", f"images={folder}", "model=sd15", "dataset.superclass=cat", "metrics.embedders.clip.path=nowhere"]
     assert main(words) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("palp-lab: ") and TROUBLES[trouble] in lines[0]
 
 
+@pytest.mark.parametrize("given", [(), ("labels.model=null",)])
+def test_pictures_of_no_base_model_are_refused(
+    given: tuple[str, ...],
+    tmp_path: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])
+    folder = folder_with(tmp_path, "nothing")
+    assert main(["score", f"images={folder}", "dataset.superclass=cat", *given]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"images={folder}: nothing says which base model drew" in line and "add model=sd15" in line
+    assert not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize(("given", "filed"), [("model=sd15", "sd15"), ("labels.model=flux", "flux")])
 def test_the_command_scores_a_folder(
+    given: str,
+    filed: str,
     tmp_path: Path,
     clip_path: Path,  # noqa: F811
     resnet_path: Path,  # noqa: F811
@@ -182,10 +201,11 @@ def test_the_command_scores_a_folder(
     monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # what the command leaves behind ends with this test
     folder = folder_with(tmp_path, "nothing")
     assert main([
-        "score", f"images={folder}", "labels.method=mine", "dataset.superclass=cat", "dataset.shots=1", "device=cpu",
-        f"metrics.embedders.clip.path={clip_path}", f"metrics.embedders.identity.path={resnet_path}",
+        "score", f"images={folder}", given, "labels.method=mine", "dataset.superclass=cat", "dataset.shots=1",
+        "device=cpu", f"metrics.embedders.clip.path={clip_path}", f"metrics.embedders.identity.path={resnet_path}",
         "metrics.reader=null",
     ]) == 0  # fmt: skip
     result = load_result(folder / "result.json")
     assert (result.axes["method"], result.records[0].metrics["text_alignment"].n) == ("mine", 2)
+    assert result.axes["model"] == filed
     assert result.records[0].metrics["elements"].value is None

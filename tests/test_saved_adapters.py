@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from palp_lab.saved_adapters import find_adapter
 from palp_lab.score import score
 from palp_lab.study.result import load_result
 from palp_lab.types import UserError
+from tests.micro import build
 from tests.micro_lab import MicroLab, micro_lab  # noqa: F401
 from tests.test_verbs_pictures import compose_verb
 
@@ -56,7 +58,9 @@ def test_another_tools_lora_draws_is_scored_and_exported_again(
     tmp_path: Path,
     output: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])
     path = kohya_file(micro_path, tmp_path)
     overrides = (
         f"adapters=[{path}]",
@@ -81,6 +85,29 @@ def test_another_tools_lora_draws_is_scored_and_exported_again(
     assert main(["export", *said]) == 0
     first, second = load_file(path), load_file(again / "kohya_lora.safetensors")
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_each_setting_has_a_folder_that_can_be_scored(
+    micro_lab: MicroLab,  # noqa: F811
+    micro_path: Path,
+    tmp_path: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = kohya_file(micro_path, tmp_path)
+    other = build(tmp_path / "other", seed=7)
+    plain = (f"adapters=[{path}]", "imported.trigger='sks cat'", "generate.seeds=1", "generate.steps=1")
+    changes = ["imported.trigger='ohwx cat'", "generate.guidance=3", "generate.strength=0.5", f"model.path={other}"]
+    settings = [(), *((change,) for change in changes)]
+    for changed in (*settings, ()):
+        generate(compose_verb(micro_lab, "generate", *plain, *changed))
+    folders = [Path(line) for line in capsys.readouterr().out.strip().splitlines()]
+    assert len(set(folders)) == len(settings) and folders[-1] == folders[0]
+    digest = read_pictures(folders[0])[0].knobs["adapter"]
+    for folder in folders:
+        assert re.fullmatch(rf"mine-{digest}-[0-9a-f]{{8}}", folder.name)
+        drawn = read_pictures(folder)
+        assert len({picture.sentence for picture in drawn}) == len(drawn), "one setting, one picture of each"
 
 
 @pytest.mark.parametrize("trouble", ["torn", "another base"])

@@ -10,8 +10,10 @@ import pytest
 
 from palp_lab.generate import generate
 from palp_lab.pictures import png_bytes, read_pictures
+from palp_lab.report import report
 from palp_lab.score import score
 from palp_lab.study.result import load_result
+from palp_lab.types import UserError
 from tests.metrics.conftest import noise_pictures
 from tests.micro_lab import MicroLab, micro_lab  # noqa: F401
 
@@ -60,7 +62,9 @@ def test_score_of_any_tools_pictures_lies_beside_them(
     micro_lab: MicroLab,  # noqa: F811
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # as in a notebook: no command says what it was given
     for i, image in enumerate(noise_pictures(2)):
         (tmp_path / f"{i}.png").write_bytes(png_bytes(image))
     (tmp_path / "prompts.json").write_text(json.dumps({"0": "a sketch of a cat", "1": "a sketch of a cat"}))
@@ -71,6 +75,42 @@ def test_score_of_any_tools_pictures_lies_beside_them(
     assert result.axes["method"] == tmp_path.name, "the recipe in the configuration did not make these pictures"
     assert result.records[0].prompt == "a sketch of a {}"
     assert result.records[0].metrics["text_alignment"].n == 2
+
+
+def test_people_and_judges_can_be_asked_of_other_tools_alone(
+    micro_lab: MicroLab,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # as in a notebook: no command says what it was given
+    for seed, method in enumerate(("mine", "theirs")):
+        folder = tmp_path / "sets" / method
+        folder.mkdir(parents=True)
+        (folder / "0.png").write_bytes(png_bytes(noise_pictures(1, seed=seed)[0]))
+        (folder / "prompts.json").write_text(json.dumps({"0": "a sketch of a cat"}))
+        score(compose_verb(micro_lab, "score", f"images={folder}", "labels.model=sd15"))
+        score(compose_verb(micro_lab, "score", f"images={folder}", "labels.model=sd15"))
+        shown = [bound for bound in load_result(folder / "result.json").bounds if bound.images]
+        assert {bound.name for bound in shown} == {"training_photos"}
+        photos = {str(path.relative_to(folder)) for path in (folder / "bounds" / "training_photos").iterdir()}
+        assert photos == set(shown[0].images)
+    shutil.rmtree(tmp_path / "sets" / "theirs" / "bounds")
+    asked = (f"results=[{tmp_path / 'sets'}]", f"folder={tmp_path}")
+    report(compose_verb(micro_lab, "report", *asked, "study_kit=true"))
+    items = json.loads((tmp_path / "study_kit" / "key.json").read_text())["items"].values()
+    assert {item["method"] for item in items} == {"mine", "theirs"}
+    assert {Path(item["photo"]).parents[2].name for item in items} == {"mine"}, "one photo, whoever has it"
+    report(compose_verb(micro_lab, "report", *asked, "dreambench_plus=true"))
+    (said,) = (tmp_path / "dreambench_plus" / "data" / "captions" / "object").glob("*.txt")
+    assert said.read_text().splitlines() == ["cat", "a sketch of a cat"]
+    assert len(list((tmp_path / "dreambench_plus" / "samples").glob("*/tgt_image/*/*.jpg"))) == 2
+    shutil.rmtree(tmp_path / "sets" / "mine" / "bounds")
+    shutil.rmtree(tmp_path / "study_kit")
+    for key in ("study_kit", "dreambench_plus"):
+        with pytest.raises(UserError, match=r"no result of cat.* has a training photo beside it") as error:
+            report(compose_verb(micro_lab, "report", *asked, f"{key}=true"))
+        assert "\n" not in str(error.value)
 
 
 def compose_verb(lab: MicroLab, verb: str, *overrides: str):  # type: ignore[no-untyped-def]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from palp_lab.types import UserError
 
@@ -29,6 +29,17 @@ SMALLEST = 32
 """Shortest side in pixels that still shows a subject (ours)."""
 LARGEST = 100_000_000
 """Most pixels: beyond this a decoded picture fills a third of a gigabyte (ours)."""
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by its EXIF orientation; 1 is upright already, other values mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +130,7 @@ def _our_limit() -> Iterator[None]:
 
 
 def _to_rgb(image: Image.Image, deep: bool, ground: str) -> tuple[Image.Image, list[str]]:
-    done = []
-    if image.getexif().get(0x0112, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-        done.append("turned upright")
+    image, done = _upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
         done.append("16 bits reduced to 8")
@@ -136,6 +144,20 @@ def _to_rgb(image: Image.Image, deep: bool, ground: str) -> tuple[Image.Image, l
     if image.mode == "CMYK":
         done.append("CMYK turned to RGB")
     return image.convert("RGB"), done
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """A picture as its EXIF says it was held; as it is where that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = image.getexif().get(ORIENTATION, 1)
+            Image.Exif().load(image.info.get("exif", b""))  # the reader of JPEG keeps to itself what is wrong here
+    except Exception:  # PIL raises whatever a damaged block leads to
+        return image, ["EXIF cannot be read and is ignored"]
+    if orientation not in UPRIGHT:
+        return image, []
+    return image.transpose(UPRIGHT[orientation]), ["turned upright"]
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from palp_lab.engine.callbacks import LAST, Checkpoints, MovingAverage, StepLog
 from palp_lab.engine.gallery import Gallery
 from palp_lab.engine.personalizer import Personalizer
 from palp_lab.engine.progress import Bar, progress
+from palp_lab.engine.settings import TrainerSettings
 from palp_lab.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def fit(
     device = model.device
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=[device.index] if device.type == "cuda" and device.index and how.devices == 1 else how.devices,
+        devices=_devices(device, how),
         strategy=_strategy(module),
         precision="bf16-mixed" if str(how.precision) == "bf16" else "32-true",
         max_epochs=1,
@@ -85,6 +87,32 @@ def fit(
             module, DataLoader(_Ticks(), batch_size=None), ckpt_path=last if last.is_file() else None, weights_only=True
         )
     return checkpoints
+
+
+def _devices(device: torch.device, how: TrainerSettings) -> int | list[int]:
+    """Lightning's devices, so that each process trains where its model is: the model's own for one process; for several
+    their number, which stands for cuda:0, cuda:1 and so on, as `palp_lab.model.choose_device` has opened them.
+
+    Raises UserError where the two would not be the same.
+    """
+    if device.type != "cuda" or how.devices == 1:
+        return [device.index or 0] if device.type == "cuda" else how.devices
+    if how.devices > torch.cuda.device_count():
+        raise UserError(
+            f"trainer.devices={how.devices}: torch sees {torch.cuda.device_count()} CUDA devices here; take "
+            f"trainer.devices={torch.cuda.device_count()}"
+        )
+    if (device.index or 0) != int(os.environ.get("LOCAL_RANK", "0")):
+        raise UserError(
+            f"device={device}: is one device, and trainer.devices={how.devices} are asked for; give device=cuda, and "
+            "CUDA_VISIBLE_DEVICES to choose among them"
+        )
+    if any(word in how.strategy for word in ("spawn", "fork", "notebook")):
+        raise UserError(
+            f"trainer.strategy={how.strategy}: such processes take over a model that is open on one CUDA device, and "
+            "would all use that one; give trainer.strategy=ddp"
+        )
+    return how.devices
 
 
 def _strategy(module: Personalizer) -> str:

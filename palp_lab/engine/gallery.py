@@ -18,6 +18,7 @@ from palp_lab.engine.callbacks import stepped, write_whole
 from palp_lab.engine.pictures import draw
 from palp_lab.engine.settings import GallerySettings
 from palp_lab.losses.base import personal_text
+from palp_lab.model import synchronize
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Gallery(Callback):
         step = trainer.global_step
         if not stepped(trainer, batch_idx) or step % self.every or not trainer.is_global_zero:
             return
+        synchronize(module.adapter.model.device)  # what is left of the step belongs to the training
         began = time.perf_counter()
         try:
             sheet = self._sheet(module)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import diffusers
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -71,7 +71,7 @@ def _key(model: AbstractModel, prompt: str, count: int) -> str:
         model.device.type,
         torch.get_num_threads(),
     ]
-    libraries = [torch.__version__, diffusers.__version__]
+    libraries = [torch.__version__, metadata.version("diffusers")]
     words = map(str, [*made_by, *libraries, prompt, FIRST_SEED, count, GUIDANCE, STEPS, SCHEDULER])
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 

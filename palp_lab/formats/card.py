@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.formats.custom_diffusion_files import FILE as CUSTOM_DIFFUSION
-from palp_lab.formats.writing import EMBEDDING, KOHYA, loads_words
+from palp_lab.formats.writing import EMBEDDING, KOHYA, PIPELINE, loads_words
 
 if TYPE_CHECKING:
     from palp_lab.adapter import Adapter
@@ -23,6 +24,9 @@ TAGS = {
     "custom_diffusion": "custom-diffusion",
 }
 """What model hubs call the formats."""
+TEXT = ("text_encoder", "tokenizer")
+"""How the names of the parts begin that stock pipelines ask for even where they are left out."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PLACES = ("own target", "other prompts", "without the concept")
 """Columns of the table of scores."""
 
@@ -46,11 +50,20 @@ class Subject:
         return f"a photo of {self.call}"
 
     @property
-    def base(self) -> str:
-        """The base model as diffusers can open it: a shipped model's name means nothing to it."""
-        from palp_lab.model.folder import resolve
+    def model(self) -> Mapping[str, Any]:
+        """What the description says of the base model."""
+        return dict(self.about.get("model") or {})
 
-        return resolve(str(dict(self.about.get("model") or {}).get("path", "the base model")))
+    @property
+    def base(self) -> str:
+        """The base model as diffusers can open it."""
+        return _place(str(self.model.get("path", "the base model")))
+
+    @property
+    def origin(self) -> str:
+        """The base model as hubs know it: of weights in one file, the hub id of their configuration where it is one."""
+        config = str(self.model.get("config") or "")
+        return config if _in_one_file(self.base) and HUB_ID.fullmatch(_place(config)) else self.base
 
     @property
     def pipeline(self) -> str:
@@ -77,7 +90,7 @@ def _front_matter(subject: Subject) -> str:
     return "\n".join(
         [
             "---",
-            f"base_model: {quoted(subject.base)}",
+            f"base_model: {quoted(subject.origin)}",
             "library_name: diffusers",
             f"instance_prompt: {quoted(subject.prompt)}",
             f"tags: [{', '.join(tags)}]",
@@ -88,10 +101,11 @@ def _front_matter(subject: Subject) -> str:
 
 
 def _facts(subject: Subject, result: Result | None) -> str:
-    adapter, about = subject.adapter, subject.about
-    model = dict(about.get("model") or {})
+    adapter, about, model = subject.adapter, subject.about, subject.model
     facts = {
         "base model": model.get("path", "not known"),
+        "its configuration": model.get("config") if _in_one_file(subject.base) else None,
+        "its revision": model.get("revision"),
         "class word": adapter.concept.superclass or "not given",
         "called": f"`{subject.call}`",
         "recipe": (about.get("labels") or {}).get("method") or (result.axes.get("method") if result else None),
@@ -158,11 +172,39 @@ def _embedding_lines(subject: Subject) -> list[str]:
 
 
 def _code(subject: Subject, lines: Sequence[str] | None) -> str:
-    source = "pipeline" if lines is None else subject.base
-    code = [f"from diffusers import {subject.pipeline}"]
-    code.append(f"pipe = {subject.pipeline}.from_pretrained({quoted(source)})")
+    opened = _opened(subject, merged=lines is None)
+    code = [f"from diffusers import {subject.pipeline}", f"pipe = {subject.pipeline}.{opened}"]
     code += [*(lines or ()), f'pipe({quoted(subject.prompt)}).images[0].save("out.png")']
     return "\n".join(["```python", *code, "```"])
+
+
+def _opened(subject: Subject, merged: bool) -> str:
+    """The call that opens the merged pipeline, or the base model: its folder or hub id, or its one file with the
+    configuration. A text encoder that the model was opened without is left out there as well."""
+    model, single = subject.model, _in_one_file(subject.base) and not merged
+    config = model.get("config")
+    options = {"config": config and _place(str(config))} if single else {"variant": model.get("variant")}
+    options |= {"revision": model.get("revision")}
+    said = [f"{key}={quoted(str(value))}" for key, value in options.items() if value and not merged]
+    parts = subject.adapter.model.pipeline_parts()
+    said += [f"{part}=None" for part, own in parts.items() if own is None and part.startswith(TEXT)]
+    way = "from_single_file" if single else "from_pretrained"
+    return f"{way}({', '.join([quoted(PIPELINE if merged else subject.base), *said])})"
+
+
+def _place(path: str) -> str:
+    """A path that means the same wherever the card lies: the folder of a shipped model, whose name means nothing to
+    others, and whole paths of what is on this disk; a hub id as it is."""
+    from palp_lab.model.folder import resolve
+
+    found = resolve(path)
+    return str(Path(found).absolute()) if path and Path(found).exists() else found
+
+
+def _in_one_file(path: str) -> bool:
+    from palp_lab.model.single_file import is_single_file
+
+    return is_single_file(path)
 
 
 def _scores(subject: Subject, result: Result | None) -> str:

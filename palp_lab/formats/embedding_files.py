@@ -68,6 +68,36 @@ def read_word(where: str, data: Mapping[str, Any], widths: Sequence[int]) -> Wor
     return Word(name, _checked(where, data, widths))
 
 
+def half_of(data: Mapping[str, Any], widths: Sequence[int]) -> tuple[str, Tensor] | None:
+    """A word of one of several text encoders, as diffusers' script for SDXL writes one file for each: its name and its
+    vectors [k d], whose width tells the encoder. None for what is no such file, or where two encoders have one width.
+    """
+    if len(data) != 1 or len(widths) < 2 or len(set(widths)) < len(widths) or set(CLIP) & data.keys():
+        return None
+    name, value = next(iter(data.items()))
+    if name in ("emb_params", "string_to_param") or value.shape[-1] not in widths:
+        return None
+    return name, value.float().reshape(-1, value.shape[-1])
+
+
+def joined(where: str, halves: Mapping[str, Mapping[int, Tensor]], widths: Sequence[int]) -> Word:
+    """The word whose vectors are given by name and width, those of every text encoder in a file of their own.
+
+    Raises UserError for several words, an encoder without vectors, or different numbers of them.
+    """
+    if len(halves) > 1:
+        raise UserError(f"{where}: holds {len(halves)} words ({', '.join(sorted(halves)[:3])}); give a folder with one")
+    name, found = next(iter(halves.items()))
+    if missing := [str(width) for width in widths if width not in found]:
+        own = " and ".join(str(width) for width in found)
+        made = " and ".join(MADE_FOR.get(width, "another text encoder") for width in found)
+        raise UserError(
+            f"{where}: {name} holds vectors of width {own}, and the model's text encoders also read "
+            f"{' and '.join(missing)}; give the folder with the files of both, or the model= it was made for ({made})"
+        )
+    return Word(name, _checked(where, {f"{name} ({width})": found[width] for width in widths}, widths))
+
+
 def _checked(where: str, found: Mapping[str, Tensor], widths: Sequence[int]) -> tuple[Tensor, ...]:
     vectors = {key: value.float().reshape(-1, value.shape[-1]) for key, value in found.items()}
     own = [value.shape[1] for value in vectors.values()]

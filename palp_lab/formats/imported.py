@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.formats.custom_diffusion_files import is_custom_diffusion, read_custom_diffusion
-from palp_lab.formats.embedding_files import by_site_names, is_embedding, read_word
+from palp_lab.formats.embedding_files import by_site_names, half_of, is_embedding, joined, read_word
 from palp_lab.formats.lora_files import Layers, is_lora, read_lora
 from palp_lab.formats.recipe import Found, Naming, edits_of, tokens_of
 from palp_lab.formats.weights import read_weights
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PEFT = "adapter_config.json"
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-"""Files of a folder that are looked into; those of the first ending there is."""
+"""Files of a folder that are looked into."""
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 """Folders of peft side by side, called like the parts of the pipeline they lie on."""
 
@@ -60,6 +60,9 @@ def import_adapter(
     found = Found()
     for content in contents:
         _add(found, content, model)
+    if found.halves:
+        _once(str(path), found.word or found.by_site)
+        found.word = joined(str(path), found.halves, _widths(model))
     tokens, placeholder, tensors = tokens_of(path, found, naming)
     if tensors and (len(placeholder.split()) != 1 or any(len(pieces) < 2 for pieces in model.pieces(placeholder))):
         raise UserError(
@@ -85,12 +88,18 @@ def _files(path: Path) -> list[tuple[Path, dict[str, Any] | None]]:
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder; give a saved adapter, or a LoRA or embedding of another tool")
     folders = [folder for folder in (path, *(path / part for part in PARTS)) if (folder / PEFT).is_file()]
-    if folders:
-        return [(_largest(folder), _peft_config(folder)) for folder in folders]
-    for ending in ENDINGS:
-        if files := sorted(file for file in path.glob(f"*{ending}") if file.is_file()):
-            return [(file, None) for file in files]
+    found: list[tuple[Path, dict[str, Any] | None]] = [(_largest(folder), _peft_config(folder)) for folder in folders]
+    found += [(file, None) for file in _loose(path) if path not in folders or file.stem != "adapter_model"]
+    if found:
+        return found
     raise UserError(f"{path}: holds no saved adapter and no weights ({', '.join(ENDINGS[:3])}); give the file itself")
+
+
+def _loose(folder: Path) -> list[Path]:
+    """The files of weights in a folder by name; one of torch.save only where none of its name is a safetensors file."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS and file.is_file())
+    safe = {file.stem for file in files if file.suffix == ENDINGS[0]}
+    return [file for file in files if file.suffix == ENDINGS[0] or file.stem not in safe]
 
 
 def _largest(folder: Path) -> Path:
@@ -139,10 +148,26 @@ def _add(found: Found, content: Content, model: AbstractModel) -> None:
         _once(where, found.word or found.by_site)
         found.by_site = {own[name]: value.float().reshape(-1, value.shape[-1]) for name, value in data.items()}
     elif is_embedding(data):
-        _once(where, found.word or found.by_site)
-        found.word = read_word(where, data, [vectors.shape[1] for vectors in model.word_vectors("a")])
+        widths = _widths(model)
+        if (half := half_of(data, widths)) is None:
+            _once(where, found.word or found.by_site)
+            found.word = read_word(where, data, widths)
+        else:
+            name, vectors = half
+            of_word = found.halves.setdefault(name, {})
+            if vectors.shape[1] in of_word:
+                raise UserError(
+                    f"{where}: the folder holds vectors of {name} for this text encoder in another file as well; leave "
+                    "one file for each text encoder there"
+                )
+            of_word[vectors.shape[1]] = vectors
     else:
         raise UserError(_stranger(where, data))
+
+
+def _widths(model: AbstractModel) -> list[int]:
+    """Of the word vectors of a model's text encoders."""
+    return [vectors.shape[1] for vectors in model.word_vectors("a")]
 
 
 def _once(where: str, there: Any) -> None:

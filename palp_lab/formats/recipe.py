@@ -29,11 +29,12 @@ class Naming:
 
 @dataclass
 class Found:
-    """What was read: low-rank updates by part, a word, Custom Diffusion's weights, and vectors by site and number of
-    the text encoder (P+)."""
+    """What was read: low-rank updates by part, a word (or, by name and width, the vectors of each text encoder that lie
+    in a file of their own), Custom Diffusion's weights, and vectors by site and number of the text encoder (P+)."""
 
     updates: dict[str, Mapping[str, LowRank]] = field(default_factory=dict)
     word: Word | None = None
+    halves: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
     by_site: dict[str, Tensor] = field(default_factory=dict)
 

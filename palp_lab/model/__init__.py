@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,9 +44,9 @@ def open_model(
     Args:
         path: a diffusers folder, a hub id, `tiny` or `tiny_small`, a .safetensors file of the original or ComfyUI
             layout, or `random`: random weights of `dimensions`.
-        device: auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps.
+        device: auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps; cuda is each rank's own in a run of several.
         dtype: what the frozen weights are held in.
-        revision: a branch, tag or commit of the hub.
+        revision: a branch, tag or commit of the hub, of `path` or else of `config`.
         variant: which files of a folder, e.g. fp16.
         config: for a file, the folder or hub id whose configuration and tokenizers it is read with (weights are not
             needed there); for random weights, the folder whose tokenizers are taken.
@@ -57,11 +58,14 @@ def open_model(
     """
     import torch
 
+    from palp_lab.model.hub import quiet_hub
+
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype}: must be {', '.join(DTYPES)}")
     where = torch.device(choose_device(device))
-    parts = find_parts(path, where, revision, variant, config, dimensions)
-    return family_of(parts).read(parts, getattr(torch, dtype), where, **options)
+    with quiet_hub():
+        parts = find_parts(path, where, revision, variant, config, dimensions)
+        return family_of(parts).read(parts, getattr(torch, dtype), where, **options)
 
 
 def find_parts(
@@ -78,9 +82,10 @@ def find_parts(
     from palp_lab.model.single_file import SingleFile, is_single_file
 
     if str(path) == RANDOM:
-        return RandomParts(dimensions, device, None if config is None else Folder.find(config, key="model.config"))
+        tokenizers = None if config is None else Folder.find(config, revision, key="model.config")
+        return RandomParts(dimensions, device, tokenizers)
     if is_single_file(path):
-        return SingleFile.find(path, config)
+        return SingleFile.find(path, config, revision)
     return Folder.find(path, revision, variant)
 
 
@@ -92,12 +97,13 @@ def family_of(parts: AbstractParts) -> Any:
 
 
 def choose_device(name: str) -> str:
-    """The device a name stands for; `auto` is cuda, then mps, then cpu. Raises UserError for one that is not here."""
+    """The device a name stands for; `auto` is cuda, then mps, then cpu. In a process that is one rank of several, cuda
+    without a number is the rank's own, as Lightning counts them. Raises UserError for one that is not here."""
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return next(kind for kind in there if there[kind])
+        name = next(kind for kind in there if there[kind])
     kind = name.split(":")[0]
     if kind not in there:
         raise UserError(f"device={name}: must be auto, cpu, cuda or mps")
@@ -105,4 +111,21 @@ def choose_device(name: str) -> str:
         raise UserError(
             f"device={name}: torch {torch.__version__} sees none here; use device=auto or another build of torch"
         )
-    return name
+    if name != "cuda" or (rank := os.environ.get("LOCAL_RANK")) is None:
+        return name
+    if int(rank) >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"trainer.devices: process {int(rank) + 1} of this run finds {count} CUDA devices; take "
+            f"trainer.devices={count}"
+        )
+    return f"cuda:{rank}"
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for what an accelerator still has to do, before a look at the clock: it answers first and works then."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

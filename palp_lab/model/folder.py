@@ -21,6 +21,10 @@ from palp_lab.types import UserError
 LIBRARIES = ("diffusers", "transformers")
 WEIGHTY = ("unet", "transformer", "vae", "text_encoder")
 """How the names of parts that have weights begin."""
+CONFIGURATIONS = ("*.json", "*.txt", "*.model")
+"""Files of a pipeline that are no weights: configurations and vocabularies, in folders below as well."""
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
+"""The files any of which a tokenizer is read from, beside its tokenizer_config.json."""
 SHIPPED = Path(__file__).resolve().parent.parent / "tinyworld" / "weights"
 
 
@@ -74,17 +78,28 @@ class Folder(AbstractParts):
         cls, path: str | Path, revision: str | None = None, variant: str | None = None, key: str = "model.path"
     ) -> Folder:
         """Reads model_index.json. Raises UserError, naming `key`, where there is none."""
-        where = resolve(path)
-        try:
-            if Path(where).exists():
-                text = (Path(where) / "model_index.json").read_text()
-            else:
-                text = Path(_download(where, revision)).read_text()
-            return cls(where, json.loads(text), revision, variant)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{key}={path}: model_index.json is damaged ({error}); copy the folder again") from error
-        except Exception as error:
-            raise UserError(_advice(f"{key}={path}", where, error)) from error
+        return cls(resolve(path), _read_index(path, revision, key)[1], revision, variant)
+
+    @classmethod
+    def find_configuration(cls, path: str | Path, revision: str | None = None, key: str = "model.config") -> Folder:
+        """A folder whose weights need not be there. Of a hub id the configurations and tokenizers are fetched where the
+        cache lacks some. Raises UserError, naming `key` and the parts, where any is missing."""
+        folder, index = _read_index(path, revision, key)
+        here, failed = Path(resolve(path)).exists(), None
+        if not here and _unconfigured(folder, index):
+            try:
+                folder = Path(_download_configurations(str(path), revision))
+            except Exception as error:
+                failed = error
+        if lost := _unconfigured(folder, index):
+            why = f" ({one_line(failed)})" if failed else ""
+            words = ([f"--revision {revision}"] if revision else []) + [f"--include '{one}'" for one in CONFIGURATIONS]
+            fetch = "" if here else f"run `hf download {path} {' '.join(words)}` where there is a network, or "
+            raise UserError(
+                f"{key}={path} is here without the configuration of its {', '.join(lost)}{why}; {fetch}give a folder "
+                "that has all of them (weights are not needed)"
+            ) from failed
+        return cls(str(folder), index)
 
     def load(self, part: str, dtype: torch.dtype | None = None) -> Any:
         """One component, of the class the index names. Raises UserError where it cannot be read."""
@@ -132,10 +147,48 @@ def _weights(folder: Path) -> Iterator[Path]:
     return (file for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind) if file.exists())
 
 
+def _read_index(path: str | Path, revision: str | None, key: str) -> tuple[Path, Mapping[str, Any]]:
+    """The folder of a path or hub id (in the cache) that holds its model_index.json, and what that says."""
+    where = resolve(path)
+    try:
+        file = Path(where) / "model_index.json" if Path(where).exists() else Path(_download(where, revision))
+        return file.parent, json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{key}={path}: model_index.json is damaged ({error}); copy the folder again") from error
+    except Exception as error:
+        raise UserError(_advice(f"{key}={path}", where, error)) from error
+
+
+def _unconfigured(folder: Path, index: Mapping[str, Any]) -> list[str]:
+    """The parts of a pipeline that cannot be built from the configurations and vocabularies in a folder."""
+    lost = []
+    for part, value in index.items():
+        if not isinstance(value, list) or value[0] not in LIBRARIES:
+            continue
+        if part.startswith("tokenizer"):
+            ways = [("tokenizer_config.json", *names) for names in VOCABULARIES]
+        elif part.startswith("scheduler"):
+            ways = [("scheduler_config.json",)]
+        elif part.startswith(WEIGHTY):
+            ways = [("config.json",)]
+        else:
+            continue
+        if not any(all((folder / part / name).is_file() for name in names) for names in ways):
+            lost.append(part)
+    return lost
+
+
 def _download(repository: str, revision: str | None) -> str:
     from huggingface_hub import hf_hub_download
 
     return hf_hub_download(repository, "model_index.json", revision=revision)
+
+
+def _download_configurations(repository: str, revision: str | None) -> str:
+    """The folder in the cache that holds all of a repository but its weights."""
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(repository, revision=revision, allow_patterns=list(CONFIGURATIONS))
 
 
 def one_line(error: BaseException) -> str:

@@ -104,7 +104,12 @@ class Sd3Model(AbstractModel):
     ) -> Sd3Model:
         """Reads the parts; `t5` false leaves T5 out where there is one. Raises UserError for what is missing."""
         clips = [
-            ClipText(parts.load(f"tokenizer{n}"), parts.load(f"text_encoder{n}", dtype).to(device), long_prompts)
+            ClipText(
+                parts.load(f"tokenizer{n}"),
+                parts.load(f"text_encoder{n}", dtype).to(device),
+                long_prompts,
+                one_window=True,
+            )
             for n in ("", "_2")
         ]
         words = None

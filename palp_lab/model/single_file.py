@@ -34,19 +34,22 @@ def is_single_file(path: str | Path) -> bool:
 class SingleFile(AbstractParts):
     """A pipeline's weights in one .safetensors file, its configuration and tokenizers in a diffusers folder. Final.
 
-    The folder's own weights are not read and need not be there. Nothing is asked of the network but a `config` that is
-    a hub id and not in the cache. What the file does not hold is an error, never left random.
+    The folder's own weights are not read and need not be there. Nothing is asked of the network but the configurations
+    and tokenizers of a `config` that is a hub id. What the file does not hold is an error, never left random.
     """
 
-    def __init__(self, path: Path, config: Folder) -> None:
+    def __init__(self, path: Path, config: Folder, said: str = "") -> None:
         self.path = str(path)
         self.config = config
+        self.said = said or config.path
+        """The configuration in error lines."""
         self.index = config.index
         self._pipeline: Any = None
 
     @classmethod
-    def find(cls, path: str | Path, config: str | Path | None) -> SingleFile:
-        """Looks at the names in the file. Raises UserError for what cannot or must not be opened."""
+    def find(cls, path: str | Path, config: str | Path | None, revision: str | None = None) -> SingleFile:
+        """Looks at the names in the file; `revision` is that of a `config` on the hub. Raises UserError for what cannot
+        or must not be opened."""
         file = Path(path).expanduser()
         if file.suffix.lower() in PICKLED:
             raise UserError(
@@ -61,13 +64,13 @@ class SingleFile(AbstractParts):
                 f"model.path={path} is one file: add model.config=<the diffusers folder or hub id of a {family} "
                 "whose configuration and tokenizers it shares> (weights are not needed there)"
             )
-        folder = Folder.find(config, key="model.config")
+        folder = Folder.find_configuration(config, revision)
         if folder.index.get("_class_name") != family:
             raise UserError(
                 f"model.config={config} is a {folder.index.get('_class_name')}, but model.path={path} holds a "
                 f"{family}; give the folder of the model it was made from"
             )
-        return cls(file, folder)
+        return cls(file, folder, str(config))
 
     def load(self, part: str, dtype: torch.dtype | None = None) -> Any:
         if part not in WEIGHTS or not (self.index.get(part) or [None])[0]:
@@ -94,7 +97,7 @@ class SingleFile(AbstractParts):
                 )
         except Exception as error:
             raise UserError(
-                f"model.path={self.path} does not fit model.config={self.config.path}, or is damaged "
+                f"model.path={self.path} does not fit model.config={self.said}, or is damaged "
                 f"({one_line(error)}); give the folder of the model it was made from"
             ) from error
 

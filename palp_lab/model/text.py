@@ -46,10 +46,12 @@ class ClipText:
 
     `windows` is how often the encoder is run over one prompt, on as many words each time as it reads (75), the results
     one after the other; every prompt has all windows, so that a row never depends on its neighbours' lengths. Windows
-    are ours: the published models were trained with one.
+    are ours: the published models were trained with one. A family that reads a single one says so (`one_window`).
     """
 
-    def __init__(self, tokenizer: Any, encoder: Any, long_prompts: str = "error", windows: int = 1) -> None:
+    def __init__(
+        self, tokenizer: Any, encoder: Any, long_prompts: str = "error", windows: int = 1, one_window: bool = False
+    ) -> None:
         if long_prompts not in LONG_PROMPTS:
             raise UserError(f"model.long_prompts={long_prompts}: must be {' or '.join(LONG_PROMPTS)}")
         if windows < 1:
@@ -58,6 +60,7 @@ class ClipText:
         self.encoder = encoder
         self.long_prompts = long_prompts
         self.windows = windows
+        self.one_window = one_window
         self.length = min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings))
         """Tokens the encoder reads at once, BOS and EOS included."""
         special = set(tokenizer.all_special_ids)
@@ -127,10 +130,8 @@ class ClipText:
             f"{lost!r} would be cut"
         )
         if self.long_prompts == "error":
-            raise UserError(
-                f"{said}; shorten the prompt, or give model.long_prompts=cut or, with a UNet, "
-                f"model.windows={self.windows + 1}"
-            )
+            more = "" if self.one_window else f" or model.windows={self.windows + 1}"
+            raise UserError(f"{said}; shorten the prompt, or give model.long_prompts=cut{more}")
         if any(slot >= 0 for _, slot in rest):
             raise UserError(f"{said}, and with it the learned word; shorten the prompt")
         if prompt not in self._warned:

@@ -39,6 +39,11 @@ class AbstractTokens(nn.Module):
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The trainable parameters with the names they are saved under."""
 
+    def positions(self, placeholder: str) -> Mapping[str, Sequence[int]]:
+        """What a prompt's placeholder becomes, as `AbstractModel.tokenize` takes it; empty where nothing is learned and
+        the phrase is ordinary words."""
+        return {}
+
     def words(self, encoder: int = 0) -> Mapping[str, Tensor]:
         """The learned vectors [k d] of one text encoder as embedding files hold them; empty where none are learned."""
         return {}

@@ -58,8 +58,11 @@ class LearnedTokens(AbstractTokens):
         return keep_length(self.vectors, self.lengths) if self.fixed_norm else tuple(self.vectors)
 
     def encode(self, prompts: Sequence[str]) -> TextCond:
-        words = self.model.tokenize(prompts, {self.placeholder: range(self.num_vectors)})
+        words = self.model.tokenize(prompts, self.positions(self.placeholder))
         return interleave(self.model, prompts, words, lambda own: self.model.encode_text(own, self.laid()))
+
+    def positions(self, placeholder: str) -> Mapping[str, Sequence[int]]:
+        return {placeholder: range(self.num_vectors)}
 
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         for number, vectors in enumerate(self.vectors):

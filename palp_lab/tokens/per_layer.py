@@ -62,7 +62,7 @@ class PerLayerTokens(AbstractTokens):
         return keep_length(joined, self.lengths) if self.fixed_norm else tuple(joined)
 
     def encode(self, prompts: Sequence[str]) -> TextCond:
-        words = self.model.tokenize(prompts, {self.placeholder: range(self.num_vectors)})
+        words = self.model.tokenize(prompts, self.positions(self.placeholder))
         return interleave(self.model, prompts, words, self._encode)
 
     def _encode(self, words: Words) -> TextCond:
@@ -77,6 +77,9 @@ class PerLayerTokens(AbstractTokens):
         tokens = cond.tokens.view(rows, sites, 1, *cond.tokens.shape[1:]).expand(-1, -1, 2, -1, -1)
         pooled = None if cond.pooled is None else cond.pooled.view(rows, sites, -1).mean(1)
         return TextCond(tokens, cond.concept_at[::sites], pooled)
+
+    def positions(self, placeholder: str) -> Mapping[str, Sequence[int]]:
+        return {placeholder: range(self.num_vectors)}
 
     def parts(self) -> Iterable[tuple[str, nn.Parameter]]:
         for number, own in enumerate(self.vectors):

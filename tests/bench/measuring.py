@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from palp_lab.model import synchronize
+
 SCHEMA = "palp_lab.bench/1"
 FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "bench"
 
@@ -35,12 +37,6 @@ class Row:
     low: float
     high: float
     peak_memory: int | None = None
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits for what an accelerator still has to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def stopwatch(work: Callable[[], object], device: torch.device, units: int = 1) -> Once:

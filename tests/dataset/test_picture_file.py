@@ -52,6 +52,28 @@ def test_exif_turns_a_photo(tmp_path: Path, orientation: int) -> None:
     assert done == ["turned upright"]
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+@pytest.mark.parametrize("block", [b"Exif\0\0no TIFF header", b"Exif\0\0MM\0*\0"])
+def test_exif_that_is_damaged_is_passed_over_and_said(tmp_path: Path, suffix: str, block: bytes) -> None:
+    """It ends no run: what the picture shows is there."""
+    Image.new("RGB", (40, 60), (10, 200, 10)).save(tmp_path / f"x.{suffix}", exif=block)
+    image, done = read_picture(tmp_path / f"x.{suffix}")
+    assert image.size == (40, 60) and np.asarray(image)[30, 20, 1] > 150
+    assert done == ["EXIF cannot be read and is ignored"]
+    _, about = prepare(tmp_path / f"x.{suffix}", 40)
+    assert about.record()["done"] == done
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 9, 255])
+def test_an_orientation_that_turns_nothing_is_not_said_to(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo(tmp_path / "x.png", exif=exif)
+    image, done = read_picture(tmp_path / "x.png")
+    assert done == []
+    assert np.array_equal(np.asarray(image), np.asarray(Image.open(tmp_path / "x.png").convert("RGB")))
+
+
 def test_transparent_is_laid_on_white_or_black(tmp_path: Path) -> None:
     Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(tmp_path / "x.png")
     for ground, level in (("white", 255), ("black", 0)):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from palp_lab.formats.embedding_files import is_embedding, read_word, to_embedding
+from palp_lab.formats.embedding_files import half_of, is_embedding, joined, read_word, to_embedding
 from palp_lab.types import UserError
 
 FILES: dict[str, tuple[dict[str, Any], str | None, int]] = {
@@ -53,6 +53,23 @@ def test_what_does_not_fit_is_one_line(data: Any, widths: list[int], said: str) 
     with pytest.raises(UserError, match=said) as error:
         read_word("mine.pt", data, widths)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_for_one_of_several_text_encoders_is_told_by_its_width() -> None:
+    name, vectors = half_of({"<mia>": torch.ones(24)}, [16, 24]) or ("", torch.zeros(0))
+    assert (name, vectors.shape) == ("<mia>", (1, 24))
+    for data, widths in (
+        ({"<mia>": torch.ones(24)}, [24]),
+        ({"<mia>": torch.ones(24)}, [24, 24]),
+        ({"<mia>": torch.ones(32)}, [16, 24]),
+        ({"clip_l": torch.ones(1, 16)}, [16, 24]),
+        ({"emb_params": torch.ones(1, 16)}, [16, 24]),
+    ):
+        assert half_of(data, widths) is None
+    word = joined("mine", {"<mia>": {24: torch.ones(2, 24), 16: torch.zeros(2, 16)}}, [16, 24])
+    assert (word.name, [value.shape[1] for value in word.vectors]) == ("<mia>", [16, 24])
+    with pytest.raises(UserError, match="different numbers of vectors"):
+        joined("mine", {"<mia>": {24: torch.ones(2, 24), 16: torch.zeros(3, 16)}}, [16, 24])
 
 
 def test_weights_are_no_words() -> None:

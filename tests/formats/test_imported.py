@@ -19,6 +19,7 @@ from palp_lab.formats.imported import import_adapter, read_contents
 from palp_lab.formats.recipe import Naming
 from palp_lab.model import open_model
 from palp_lab.model.base import AbstractModel
+from palp_lab.model.sdxl import SdxlModel
 from palp_lab.model.unet import UNetModel
 from palp_lab.saved_adapters import assemble
 from palp_lab.types import UserError
@@ -196,6 +197,61 @@ def test_how_the_subject_is_called(micro: UNetModel, tmp_path: Path) -> None:
     lora(tmp_path, micro, "other.safetensors")
     with pytest.raises(UserError, match="holds another adapter of this kind"):
         about(tmp_path, micro)
+
+
+def vectors_of(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return [value for name, value in sorted(tensors.items()) if name.startswith("tokens.vectors.")]
+
+
+def test_a_word_in_one_file_for_each_text_encoder(micro: UNetModel, micro_sdxl: SdxlModel, tmp_path: Path) -> None:
+    """As diffusers' textual_inversion_sdxl.py leaves it."""
+    first, second = torch.full((2, 16), 0.25), torch.full((2, 24), 0.5)
+    save_file({"<mia>": first}, tmp_path / "learned_embeds.safetensors")
+    with pytest.raises(UserError, match=r"width 16, and .* also read 24; give the folder with the files of both"):
+        about(tmp_path / "learned_embeds.safetensors", micro_sdxl)
+    save_file({"<mia>": second}, tmp_path / "learned_embeds_2.safetensors")
+    tensors, found = imported(tmp_path, micro_sdxl, Naming())
+    assert found["placeholder"] == "<mia>" and found["tokens"]["num_vectors"] == 2
+    assert [torch.equal(*pair) for pair in zip(vectors_of(tensors), (first, second), strict=True)] == [True, True]
+    again = assemble(micro_sdxl, found)
+    again.load_tensors(tensors)
+    again.detach()
+    save_file({"<mia>": second}, tmp_path / "learned_embeds_2-steps-500.safetensors")
+    with pytest.raises(UserError, match=r"learned_embeds_2\.safetensors: the folder holds vectors of <mia> for this"):
+        about(tmp_path, micro_sdxl)
+    (tmp_path / "learned_embeds_2-steps-500.safetensors").unlink()
+    save_file({"<zoe>": second}, tmp_path / "learned_embeds_2.safetensors")
+    with pytest.raises(UserError, match=r"holds 2 words \(<mia>, <zoe>\)"):
+        about(tmp_path, micro_sdxl)
+    with pytest.raises(UserError, match="holds another adapter of this kind"):
+        save_file({"clip_l": first, "clip_g": second}, tmp_path / "learned_embeds_2.safetensors")
+        about(tmp_path, micro_sdxl)
+
+
+@pytest.mark.parametrize("ending", [".bin", ".pt"])
+def test_an_embedding_of_torch_beside_a_safetensors_lora_is_read(ending: str, micro: UNetModel, tmp_path: Path) -> None:
+    lora(tmp_path, micro)
+    torch.save({"<mia>": torch.full((16,), 0.5)}, tmp_path / f"learned_embeds{ending}")
+    tensors, found = imported(tmp_path, micro, Naming())
+    assert found["placeholder"] == "<mia>" and found["edits"]["_target_"].endswith("LoraEdits")
+    assert torch.equal(vectors_of(tensors)[0], torch.full((1, 16), 0.5))
+    save_file({"<mia>": torch.full((16,), 0.25)}, tmp_path / "learned_embeds.safetensors")
+    assert [file.path.name for file in read_contents(tmp_path)] == ["learned_embeds.safetensors", "lora.safetensors"]
+    torch.save({"<mia>": object()}, tmp_path / f"other{ending}")
+    with pytest.raises(UserError, match=rf"other\{ending}: holds more than plain tensors"):
+        read_contents(tmp_path)
+
+
+def test_an_embedding_beside_a_folder_of_peft_is_read(micro: UNetModel, tmp_path: Path) -> None:
+    one = adapter(micro, "rare", "lora", rank=2)
+    export_adapter(one, tmp_path, format="peft")
+    folder = tmp_path / "peft" / "unet"
+    torch.save({"<mia>": torch.ones(16)}, folder / "learned_embeds.pt")
+    assert about(folder, micro)["placeholder"] == "<mia>"
+    assert [content.path.name for content in read_contents(folder)] == [
+        "adapter_model.safetensors",
+        "learned_embeds.pt",
+    ]
 
 
 def test_vectors_by_site_are_those_we_wrote(micro: UNetModel, tmp_path: Path) -> None:

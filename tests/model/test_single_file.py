@@ -61,6 +61,88 @@ def file(micro_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return one_file(stock_pipeline(open_model(micro_path)))
 
 
+def in_cache(folder: Path, cache: Path, branch: str = "main", parts: tuple[str, ...] = ("*",)) -> Path:
+    """The configuration of a pipeline where the hub's client keeps `owner/name`: of all parts, or of some."""
+    home = cache / "models--owner--name"
+    snapshot = home / "snapshots" / ("0" * 40)
+    without_weights(folder, snapshot)
+    for part in snapshot.iterdir():
+        if part.is_dir() and not any(part.match(name) for name in parts):
+            shutil.rmtree(part)
+    (home / "refs").mkdir()
+    (home / "refs" / branch).write_text(snapshot.name)
+    return snapshot
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub's client."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def saved(file: dict[str, torch.Tensor], tmp_path: Path) -> Path:
+    save_file(file, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_a_hub_id_needs_no_weights_in_the_cache(saved: Path, cache: Path, micro_path: Path) -> None:
+    in_cache(micro_path, cache)
+    assert open_model(saved, config="owner/name").fingerprint == open_model(micro_path).fingerprint
+
+
+SOME = ("tokenizer", "scheduler")
+"""What reading a table of contents, a tokenizer and a scheduler leaves in the cache."""
+
+
+def test_of_a_hub_id_all_but_the_weights_is_fetched(
+    saved: Path, cache: Path, micro_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    snapshot = in_cache(micro_path, cache, parts=SOME)
+
+    def download(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+        assert (repository, revision) == ("owner/name", "main")
+        names = [str(path.relative_to(micro_path)) for path in micro_path.rglob("*") if path.is_file()]
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            (snapshot / name).parent.mkdir(exist_ok=True)
+            shutil.copy(micro_path / name, snapshot / name)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    opened = open_model(saved, config="owner/name", revision="main")
+    assert opened.fingerprint == open_model(micro_path).fingerprint
+    assert not list(snapshot.rglob("*.safetensors"))
+
+
+def test_a_part_of_a_hub_id_without_a_network_is_one_line(saved: Path, cache: Path, micro_path: Path) -> None:
+    snapshot = in_cache(micro_path, cache, parts=SOME)
+    with pytest.raises(UserError) as caught:
+        open_model(saved, config="owner/name")
+    said = str(caught.value)
+    assert said.startswith("model.config=owner/name is here without the configuration of its text_encoder, unet, vae; ")
+    assert "run `hf download owner/name --include '*.json'" in said and "\n" not in said
+    with pytest.raises(UserError, match=r"without the configuration of its text_encoder, unet, vae; give a folder"):
+        open_model(saved, config=snapshot)
+
+
+def test_a_revision_is_that_of_the_configuration(saved: Path, cache: Path, micro_path: Path) -> None:
+    in_cache(micro_path, cache, branch="v2")
+    assert open_model(saved, config="owner/name", revision="v2").resolution == 32
+    with pytest.raises(UserError, match=r"model\.config=owner/name is not here and the hub cannot be reached"):
+        open_model(saved, config="owner/name")
+
+
+def test_a_tokenizer_without_its_vocabulary_is_said(saved: Path, micro_path: Path, tmp_path: Path) -> None:
+    config = without_weights(micro_path, tmp_path / "config")
+    for name in ("tokenizer.json", "vocab.json"):
+        (config / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"model\.config=.*without the configuration of its tokenizer; give a folder"):
+        open_model(saved, config=config)
+
+
 @pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.BIN"])
 def test_pickled_files_are_refused_unopened(name: str, micro_path: Path, tmp_path: Path) -> None:
     assert "pickled" in refused(tmp_path / name, config=micro_path)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from palp_lab.composition import compose
 from palp_lab.model.sdxl import SdxlModel
 from palp_lab.model.text import ClipText, overlay, pack
 from palp_lab.model.unet import UNetModel
+from palp_lab.parts import open_model
 from palp_lab.tokens.learned import LearnedTokens
 from palp_lab.types import UserError
 from tests.contracts.parts import concept
@@ -223,3 +226,20 @@ def test_the_anchor_is_what_learned_words_start_from_and_where_the_class_is_foun
     tokens.bind(micro, concept(superclass="red cat"))
     assert torch.equal(tokens.vectors[0].detach(), micro.word_vectors("cat")[0])
     assert micro.locate(["a photo of a red cat in paris"], "red cat").tolist() == [6]
+
+
+@pytest.mark.parametrize("choice", ["tiny", "tiny_small", "tiny_flow"])
+def test_what_is_advised_for_a_long_prompt_helps(choice: str) -> None:
+    """Every key the error names is one of the model's, and does what it says."""
+    config = compose("run", f"model={choice}")
+    model = open_model(config)
+    long = "a photo of a cat " + "in the snow " * 20
+    with pytest.raises(UserError, match="would be cut; shorten the prompt, or give") as error:
+        model.tokenize([long])
+    advised = re.findall(r"model\.(\w+)=(\w+)", str(error.value))
+    assert ("long_prompts", "cut") in advised
+    assert {key for key, _ in advised} <= config.model.keys()
+    given = {"long_prompts": "cut", "windows": "3"}
+    for key, _ in advised:
+        helped = open_model(compose("run", f"model={choice}", f"model.{key}={given[key]}"))
+        assert len(helped.tokenize([long])) == 1
