@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from palp_lab.tinyworld.factors import WORLD_VERSION
+
 TITLES = {
     "tiny": "tiny: text to image, 64 px",
     "tiny_small": "tiny_small: text to image, 64 px, a smaller UNet",
@@ -68,7 +70,8 @@ def card(name: str, segments: list[dict], scores: dict[str, Any], size: int, par
     lines += [f"| training | {training(segments)} |"]
     lines += [f"| {part.replace('_', ' ')} | {training(rows)} |" for part, rows in parts.items() if part != "unet"]
     lines += ["| licence | CC0 1.0, see LICENSE-WEIGHTS |", "", "## Scores", "", *table(name, scores), ""]
-    lines += ["## Limits", "", LIMITS[name], "", "`lineage.json` lists every segment of training.", ""]
+    lines += ["## Limits", "", LIMITS[name] + _older(segments), ""]
+    lines += ["`lineage.json` lists every segment of training.", ""]
     return "\n".join(lines)
 
 
@@ -84,6 +87,13 @@ LIMITS = {
     "identity": "Tells individuals of the tiny world apart, nothing else.",
     "reader": "Reads the tiny world's factors only; a reading is as good as the picture is sharp.",
 }
+
+
+def _older(segments: list[dict]) -> str:
+    """Says where the last training saw an earlier version of the world than this one draws."""
+    seen = segments[-1].get("world", 1) if segments else WORLD_VERSION
+    now = f" Trained last on version {seen} of the world, which is at version {WORLD_VERSION} now: other coats."
+    return "" if seen == WORLD_VERSION else now
 
 
 def training(segments: list[dict]) -> str:

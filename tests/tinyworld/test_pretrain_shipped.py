@@ -11,7 +11,7 @@ import torch
 
 import palp_lab
 from palp_lab.metrics.reader import ElementReader
-from palp_lab.tinyworld import LABELS, labels, render, sample_scene
+from palp_lab.tinyworld import LABELS, WORLD_VERSION, labels, render, sample_scene
 
 WEIGHTS = Path(palp_lab.__file__).parent / "tinyworld" / "weights"
 NAMES = ("tiny", "tiny_small", "tiny_flow", "clip", "identity", "reader")
@@ -73,3 +73,10 @@ def test_no_file_names_a_place_of_the_machine_that_trained() -> None:
     text = [p for p in WEIGHTS.rglob("*") if p.suffix in {".json", ".md"} and p.name not in {"tokenizer.json"}]
     assert len(text) > 10
     assert not [p for p in text if "_name_or_path" in p.read_text(encoding="utf-8") or '"/' in p.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_says_where_its_model_saw_an_earlier_world(name: str) -> None:
+    last = json.loads((WEIGHTS / name / "lineage.json").read_text())["segments"][-1]
+    said = "Trained last on version" in (WEIGHTS / name / "README.md").read_text()
+    assert said == (last.get("world", 1) != WORLD_VERSION)
