@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 
     from palp_lab.tinyworld.pretrain_loop import LoopSettings
 
-TRAINED = ("autoencoder", "text", "generator", "generator_small", "flow", "clip", "reader", "identity")
+TRAINED = ("autoencoder", "text", "generator", "generator_small", "flow", "flow_unet", "clip", "reader", "identity")
 """Stages with a training loop."""
 
 STAGES = (
-    "sets", "autoencoder", "latents", "text", "generator", "generator_small", "flow", "reader", "clip", "identity",
-    "evaluate", "ship",
+    "sets", "autoencoder", "latents", "text", "generator", "generator_small", "flow", "flow_unet", "reader", "clip",
+    "identity", "evaluate", "ship",
 )  # fmt: skip
 """All stages, in the order of `stage=all`."""
+
+FOCUSED = ("generator", "generator_small", "flow", "flow_unet")
+"""Stages over the cached latents: their error may weigh small things."""
 
 
 def pretrain(config: DictConfig) -> None:
@@ -49,7 +52,7 @@ def _check(config: DictConfig) -> None:
         raise UserError(f"minutes={config.minutes}: give more than 0, or null for the stage's own")
     if not 0 < config.pretrain.share <= 1:
         raise UserError(f"pretrain.share={config.pretrain.share}: give a share of the sets' sizes, above 0, at most 1")
-    if any(config.pretrain[stage].focus < 0 for stage in ("generator", "generator_small", "flow")):
+    if any(config.pretrain[stage].focus < 0 for stage in FOCUSED):
         raise UserError("pretrain.generator.focus: give 0 or more; 0 weighs every place alike")
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={config.device}: pretraining runs on cpu or cuda")
@@ -82,7 +85,7 @@ def _need(stage: str, folder: Path, config: DictConfig) -> None:
     from palp_lab.tinyworld import pretrain_stages as stages
 
     stages.sets(folder, config.ranks, config.pretrain.share)
-    coded = stage in ("latents", "generator", "generator_small", "flow")
+    coded = stage in ("latents", *FOCUSED)
     if coded and not (folder / "autoencoder/model/config.json").exists() and not _adopt_autoencoder(folder, config):
         _train("autoencoder", folder, config, own_time=True)
     if coded and stage != "latents" and not (folder / "latents.npy").exists():
@@ -154,6 +157,13 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
 
         build = partial(
             build_flow_task, folder, about.batch, bf16, shipped, focus=float(about.focus), taught=bool(about.taught)
+        )
+    elif stage == "flow_unet":
+        from palp_lab.tinyworld.pretrain_flow_unet import build_flow_unet_task
+
+        weights = None if shipped is None else shipped.parent
+        build = partial(
+            build_flow_unet_task, folder, about.batch, bf16, weights, float(about.focus), taught=bool(about.taught)
         )
     else:
         weights = None if shipped is None else shipped.parent

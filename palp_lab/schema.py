@@ -60,11 +60,16 @@ def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
     `method=palp edits=full` leaves behind the rank the recipe gave its low-rank edits, and `losses=[reconstruction]`
     the alignment's weight. Such keys belong to another choice of the same group; they do not apply. What the command
     line itself says is never dropped, so a mistake there stays an error, and neither is a word no shipped file knows.
+    What a study says for the verb `run` alone (its ledger, its report) goes where another verb reads the study.
     """
     check_losses(overrides)
     said = {word.lstrip("+~").partition("=")[0] for word in overrides}
     dropped = []
     with open_dict(config):
+        for key in sorted(set(shipped("run")) - set(shipped(str(config.verb)))):
+            if key in config and not any(word == key or word.startswith(f"{key}.") for word in said):
+                dropped.append(key)
+                config.pop(key)
         for group in ("tokens", "edits", "dataset"):
             node = config.get(group)
             if not node or "_target_" not in node:

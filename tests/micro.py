@@ -59,7 +59,13 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
 
 def build(folder: Path, prediction: str = "epsilon", seed: int = 0) -> Path:
     """Writes a random pipeline: 32 px, latents 4 x 8 x 8, three levels with cross-attention (10 sites), 32 tokens."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+        UniPCMultistepScheduler,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel
 
     words = tokenizer()
@@ -111,6 +117,8 @@ def build(folder: Path, prediction: str = "epsilon", seed: int = 0) -> Path:
         steps_offset=1,
         prediction_type=prediction,
     )
+    if prediction == "flow_prediction":
+        scheduler = UniPCMultistepScheduler(prediction_type=prediction, use_flow_sigmas=True, flow_shift=2.0)
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=text,
@@ -136,6 +144,12 @@ def micro_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def micro_v_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random micro pipeline that predicts v. Read only."""
     return build(tmp_path_factory.mktemp("micro") / "v", prediction="v_prediction", seed=1)
+
+
+@pytest.fixture(scope="session")
+def micro_flow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random micro pipeline on a straight path, shifted by 2. Read only."""
+    return build(tmp_path_factory.mktemp("micro") / "flow", prediction="flow_prediction", seed=1)
 
 
 @pytest.fixture

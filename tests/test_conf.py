@@ -280,6 +280,16 @@ def test_what_the_command_line_says_is_never_dropped() -> None:
         compose("run", "losses=[reconstruction]", "losses.prompt_alignment.weight=0")
 
 
+@pytest.mark.parametrize("verb", ["train", "generate", "score"])
+def test_a_study_can_be_read_by_a_stage_alone(verb: str) -> None:
+    """Its ledger and its report belong to `run`; what the command line says is still answered."""
+    config = compose(verb, "study=palp_vs_ti_db_a")
+    check(config)
+    assert config.trainer.max_steps == 350 and "ledger" not in config and "report" not in config
+    with pytest.raises(UserError, match="ledger: no such key"):
+        check(compose(verb, "+ledger=mine.jsonl"))
+
+
 @pytest.mark.parametrize("choice", groups(CONF).get("method", []))
 def test_a_recipe_gives_its_own_parts_no_strange_keys(choice: str) -> None:
     for model in groups(CONF)["model"]:

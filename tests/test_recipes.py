@@ -151,7 +151,7 @@ def test_on_stable_diffusion_it_has_exactly_the_papers_numbers(method: str) -> N
 
 
 @each_recipe
-@pytest.mark.parametrize("model", ["tiny", "tiny_small"])
+@pytest.mark.parametrize("model", ["tiny", "tiny_small", "tiny_flow_unet"])
 def test_what_the_tiny_world_needs_is_tuned(method: str, model: str) -> None:
     assert (conf_folder() / "tuning" / f"{model}_{method}.yaml").is_file()
     steps = compose("train", f"method={method}", TARGET, f"model={model}").trainer.max_steps

@@ -42,7 +42,7 @@ def open_model(
     """Opens a model of whatever family its model_index.json names.
 
     Args:
-        path: a diffusers folder, a hub id, `tiny` or `tiny_small`, a .safetensors file of the original or ComfyUI
+        path: a diffusers folder, a hub id, a shipped model (`tiny`), a .safetensors file of the original or ComfyUI
             layout, or `random`: random weights of `dimensions`.
         device: auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps; cuda is each rank's own in a run of several.
         dtype: what the frozen weights are held in.

@@ -1,4 +1,4 @@
-"""What families on a straight path share: their samplers and their joint attention."""
+"""What models on a straight path share: their samplers, and the joint attention of transformers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,24 @@ LOGIT_NORMAL = (0.0, 1.0)
 """Location and scale of the shares of noise met in training; arXiv 2403.03206, section 5.1: rf/lognorm(0.00, 1.00)."""
 
 
+OWN = FLOW_SCHEDULERS["euler"]
+
+FLOW = "flow_prediction"
+"""What the solvers of diffusers call noise - x0 in their `prediction_type`."""
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler's configuration is of a straight path."""
+    return config.get("_class_name") == OWN or config.get("prediction_type") == FLOW
+
+
+def flow_config(steps: int = 1000, shift: float = 1.0) -> dict[str, Any]:
+    """The configuration of a straight path's scheduler that every stock pipeline can hold. (The Euler of Stable
+    Diffusion 3 has no scale for the first noise, which the pipelines of UNets ask for.)"""
+    how = {"prediction_type": FLOW, "use_flow_sigmas": True, "flow_shift": shift, "steps_offset": 1}
+    return {"_class_name": FLOW_SCHEDULERS["unipc"], "num_train_timesteps": steps, **how}
+
+
 def make_flow_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """A fresh scheduler on a flow model's own clock. Raises UserError for one that a straight path has not."""
     if name not in FLOW_SCHEDULERS:
@@ -35,31 +53,35 @@ def make_flow_scheduler(name: str, config: Mapping[str, Any]) -> Any:
         )
     import diffusers
 
-    config = {key: value for key, value in config.items() if not key.startswith("_")}
     kind = getattr(diffusers, FLOW_SCHEDULERS[name])
+    if config.get("_class_name", OWN) == FLOW_SCHEDULERS[name]:
+        return kind.from_config({key: value for key, value in config.items() if not key.startswith("_")})
+    steps, shift = config["num_train_timesteps"], _shift(config)
     if name in ("ddim", "euler"):
-        return kind.from_config(config)
-    return kind(
-        num_train_timesteps=config["num_train_timesteps"],
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=config.get("shift", 1.0),
-    )
+        return kind(num_train_timesteps=steps, shift=shift)
+    return kind(num_train_timesteps=steps, prediction_type=FLOW, use_flow_sigmas=True, flow_shift=shift)
 
 
 def flow_path(config: Mapping[str, Any], name: str) -> RectifiedFlow:
-    """The path and the training clock of a FlowMatchEulerDiscreteScheduler: logit-normal, shifted as in sampling.
+    """The path and the training clock of a flow model's scheduler: logit-normal, shifted as in sampling.
 
-    Raises UserError for clocks that are not one curve for all sizes of pictures.
+    Raises UserError for clocks that are not one curve for all sizes of pictures, or not straight.
     """
-    if config.get("_class_name", FLOW_SCHEDULERS["euler"]) != FLOW_SCHEDULERS["euler"]:
+    if not is_flow(config):
+        raise UserError(f"model.path={name}: the scheduler is a {config['_class_name']}, not {OWN}")
+    if config.get("_class_name", OWN) != OWN and not config.get("use_flow_sigmas"):
         raise UserError(
-            f"model.path={name}: the scheduler is a {config['_class_name']}, not {FLOW_SCHEDULERS['euler']}"
+            f"model.path={name}: the scheduler says prediction_type {FLOW} without use_flow_sigmas: its clock is not "
+            "that of a straight path; set use_flow_sigmas to true in scheduler_config.json"
         )
     odd = [key for key in ("use_dynamic_shifting", "invert_sigmas", "shift_terminal") if config.get(key)]
     if odd:
         raise UserError(f"model.path={name}: a scheduler with {odd[0]} is not built; set it to its default (SD3's)")
-    return RectifiedFlow(int(config["num_train_timesteps"]), float(config.get("shift", 1.0)), LOGIT_NORMAL)
+    return RectifiedFlow(int(config["num_train_timesteps"]), _shift(config), LOGIT_NORMAL)
+
+
+def _shift(config: Mapping[str, Any]) -> float:
+    return float(config.get("shift", config.get("flow_shift", 1.0)))
 
 
 class JointAttention:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ import torch
 from torch import nn
 
 from palp_lab.types import UserError
+
+logger = logging.getLogger(__name__)
 
 LIBRARIES = ("diffusers", "transformers")
 WEIGHTY = ("unet", "transformer", "vae", "text_encoder")
@@ -150,8 +153,11 @@ def _weights(folder: Path) -> Iterator[Path]:
 def _read_index(path: str | Path, revision: str | None, key: str) -> tuple[Path, Mapping[str, Any]]:
     """The folder of a path or hub id (in the cache) that holds its model_index.json, and what that says."""
     where = resolve(path)
+    here = Path(where).exists()
+    if not here:
+        logger.info("%s=%s: no folder here; asking the hub, else its cache on this machine", key, path)
     try:
-        file = Path(where) / "model_index.json" if Path(where).exists() else Path(_download(where, revision))
+        file = Path(where) / "model_index.json" if here else Path(_download(where, revision))
         return file.parent, json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{key}={path}: model_index.json is damaged ({error}); copy the folder again") from error

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from palp_lab.diffusion.path import VariancePreserving
+from palp_lab.diffusion.path import AbstractPath, VariancePreserving
 from palp_lab.diffusion.prediction import Prediction
 from palp_lab.model import sites as at
 from palp_lab.model.autoencoder import decode_latents, downscale, encode_pixels, shift_of
 from palp_lab.model.base import AbstractModel, LatentDistribution, TextCond, Words
+from palp_lab.model.flow import FLOW, flow_config, flow_path, is_flow, make_flow_scheduler
 from palp_lab.model.folder import AbstractParts, Folder, fingerprint
 from palp_lab.model.schedulers import make_scheduler
 from palp_lab.model.text import ClipText, concept_positions
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
     from palp_lab.types import Latents, Pixels, Timesteps, Vectors
 
-KINDS = {"epsilon": Kind.EPS, "v_prediction": Kind.V}
+KINDS = {"epsilon": Kind.EPS, "v_prediction": Kind.V, FLOW: Kind.FLOW}
 
 
 class AbstractUNetModel(AbstractModel):
-    """What the UNet families share: a UNet on a variance preserving path, CLIP text encoders, an autoencoder.
+    """What the UNet families share: a UNet on a variance preserving or a straight path, CLIP text encoders, an
+    autoencoder. `prediction` says what the UNet was trained to say where the scheduler's file is silent or wrong.
 
     Source: arXiv 2112.10752. The base weights are frozen and in evaluation mode; latents are float32 outside.
     """
@@ -45,6 +47,7 @@ class AbstractUNetModel(AbstractModel):
         scheduler_config: Mapping[str, Any],
         *,
         path_name: str = "",
+        prediction: str | None = None,
         autocast: bool = False,
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
@@ -55,9 +58,9 @@ class AbstractUNetModel(AbstractModel):
         self.denoiser = self.base = unet
         self.autoencoder = autoencoder
         self.texts = tuple(texts)
-        self.scheduler_config = dict(scheduler_config)
+        self.scheduler_config = _told(scheduler_config, prediction)
         self.kind = _kind(self.scheduler_config, path_name)
-        self.path = VariancePreserving(make_scheduler("ddpm", self.scheduler_config).alphas_cumprod)
+        self.path = _path(self.kind, self.scheduler_config, path_name)
         self.sites = at.find_sites(unet)
         at.install(unet, self.sites)
         self.device = next(unet.parameters()).device
@@ -154,7 +157,8 @@ class AbstractUNetModel(AbstractModel):
         return at.keys(self.denoiser, self.sites, cond)
 
     def scheduler(self, name: str) -> Any:
-        return make_scheduler(name, self.scheduler_config)
+        make = make_flow_scheduler if self.kind is Kind.FLOW else make_scheduler
+        return make(name, self.scheduler_config)
 
 
 class UNetModel(AbstractUNetModel):
@@ -205,8 +209,27 @@ class UNetModel(AbstractUNetModel):
         }
 
 
+def _told(config: Mapping[str, Any], prediction: str | None) -> dict[str, Any]:
+    """The scheduler's configuration with what the user says of the UNet's output."""
+    if prediction is None:
+        return dict(config)
+    if prediction not in KINDS:
+        raise UserError(f"model.prediction={prediction}: must be {', '.join(KINDS)}, or null for what the files say")
+    if prediction != FLOW:
+        return {**config, "prediction_type": prediction}
+    return dict(config) if is_flow(config) else flow_config(int(config["num_train_timesteps"]))
+
+
 def _kind(config: Mapping[str, Any], name: str) -> Kind:
+    if is_flow(config):
+        return Kind.FLOW
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in KINDS:
         raise UserError(f"model.path={name}: the scheduler's prediction_type is {prediction!r}; known: {sorted(KINDS)}")
     return KINDS[prediction]
+
+
+def _path(kind: Kind, config: Mapping[str, Any], name: str) -> AbstractPath:
+    if kind is Kind.FLOW:
+        return flow_path(config, name)
+    return VariancePreserving(make_scheduler("ddpm", config).alphas_cumprod)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -138,25 +139,25 @@ class Teacher:
         return torch.where((alpha >= self.alphas[-1]).view(-1, 1, 1, 1), taught, given)
 
 
-class FlowMatching(AbstractTask):
-    """Trains a transformer and its second text encoder to predict noise - x0 in cached latents; the first is frozen.
+class AbstractFlowMatching(AbstractTask):
+    """Trains a network to predict noise - x0 in cached latents.
 
     `latents` float16 [n 8 16 16] are scaled; `captions` int16 [n variants length]; `empty` int16 [length]. With a
-    `teacher` its velocity is what is learned. `details` and `focus` as for the generators. Final.
+    `teacher` its velocity is what is learned. `details` and `focus` as for the generators.
     """
 
     def __init__(
-        self, transformer: SD3Transformer2DModel, texts: tuple[Any, Any], latents: np.ndarray, captions: np.ndarray,
-        empty: np.ndarray, batch: int = 16, bf16: bool = True, teacher: Teacher | None = None,
-        details: np.ndarray | None = None, focus: float = 0.0,
+        self, latents: np.ndarray, captions: np.ndarray, empty: np.ndarray, batch: int = 16, bf16: bool = True,
+        teacher: Teacher | None = None, details: np.ndarray | None = None, focus: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         # A tuple, so that it is neither trained nor saved.
         self.teacher, self.details, self.focus = (teacher,), details, focus
-        self.transformer, (self.text, self.text_2) = transformer, texts
         self.latents, self.captions, self.empty, self.batch, self.bf16 = latents, captions, empty, batch, bf16
-        self.text.requires_grad_(False)
-        self.transformer.set_attn_processor(MatrixJointAttention())
+
+    @abstractmethod
+    def velocity(self, mixed: Tensor, share: Tensor, ids: Tensor) -> Tensor:
+        """What the network says at `mixed` [b 8 16 16] with `share` [b] of noise under token `ids` [b length]."""
 
     def draw(self, rng: torch.Generator) -> Batch:
         """Latents, their noise, logit-normal and stratified shares of noise, and the captions."""
@@ -182,9 +183,26 @@ class FlowMatching(AbstractTask):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             for teacher in filter(None, self.teacher):
                 wanted = teacher.velocity(mixed, sigma, batch["ids"], wanted)
-            context, pooled = self.told(batch["ids"])
-            predicted = self.transformer(mixed, context, pooled, sigma * STEPS, return_dict=False)[0]
+            predicted = self.velocity(mixed, sigma, batch["ids"])
         return ((predicted.float() - wanted).square() * batch.get("weight", 1.0)).mean()
+
+
+class FlowMatching(AbstractFlowMatching):
+    """Trains a transformer and its second text encoder; the first is frozen. Final."""
+
+    def __init__(
+        self, transformer: SD3Transformer2DModel, texts: tuple[Any, Any], latents: np.ndarray, captions: np.ndarray,
+        empty: np.ndarray, batch: int = 16, bf16: bool = True, teacher: Teacher | None = None,
+        details: np.ndarray | None = None, focus: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__(latents, captions, empty, batch, bf16, teacher, details, focus)
+        self.transformer, (self.text, self.text_2) = transformer, texts
+        self.text.requires_grad_(False)
+        self.transformer.set_attn_processor(MatrixJointAttention())
+
+    def velocity(self, mixed: Tensor, share: Tensor, ids: Tensor) -> Tensor:
+        context, pooled = self.told(ids)
+        return self.transformer(mixed, context, pooled, share * STEPS, return_dict=False)[0]
 
     def told(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Text tokens [b length+1 d], the absent T5's among them, and pooled vectors, as StableDiffusion3Pipeline."""
@@ -213,7 +231,7 @@ def build_flow_task(
     begins = not (folder / "flow" / "checkpoint.pt").exists()
     teacher = None
     if taught or begins:
-        unet, text = _generator(folder, shipped)
+        unet, text = trained_generator(folder, shipped)
         teacher = Teacher(unet, text) if taught else None
     details = detail_table(folder, "generator")[: len(latents)] if focus > 0 else None
     task = FlowMatching(transformer, texts, latents, captions, empty, batch, bf16, teacher, details, focus)
@@ -241,7 +259,7 @@ def _adopt(first: CLIPTextModelWithProjection, text: Any) -> None:
         raise UserError("the generator's text encoder is of another architecture than this version trains")
 
 
-def _generator(folder: Path, shipped: Path | None) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+def trained_generator(folder: Path, shipped: Path | None) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """The generator's UNet and text encoder: of the pipeline folder `shipped`, else of the stage in `folder`."""
     if shipped is not None:
         unet, text = build_unet(SIZES["generator"]), build_text_encoder(build_tokenizer())
@@ -249,7 +267,7 @@ def _generator(folder: Path, shipped: Path | None) -> tuple[UNet2DConditionModel
         load_shipped(shipped, "text_encoder/model.safetensors", text)
         return unet, text
     if not (folder / "generator" / "checkpoint.pt").exists():
-        raise UserError("flow reads generator's text encoder: run palp-lab pretrain stage=generator first")
+        raise UserError("flow and flow_unet read the generator: run palp-lab pretrain stage=generator first")
     generator = build_generator_task(folder, "generator", 1, False)
     load_averaged(generator, folder / "generator")
     return generator.unet, generator.text

@@ -1,14 +1,17 @@
-"""The tiny flow model as an ordinary StableDiffusion3Pipeline folder."""
+"""The tiny flow models as ordinary folders: of a StableDiffusion3Pipeline and of a StableDiffusionPipeline."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from diffusers import AutoencoderKL, StableDiffusion3Pipeline
-from diffusers.models.attention_processor import JointAttnProcessor2_0
+from diffusers import AutoencoderKL, StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor2_0, JointAttnProcessor2_0
+from torch import nn
 
 from palp_lab.tinyworld.pretrain_flow import build_flow_scheduler, build_flow_task
+from palp_lab.tinyworld.pretrain_flow_unet import build_flow_unet_scheduler, build_flow_unet_task
 from palp_lab.tinyworld.pretrain_loop import load_averaged
 from palp_lab.tinyworld.pretrain_text import build_tokenizer
 
@@ -34,17 +37,36 @@ def assemble_flow(folder: Path) -> tuple[StableDiffusion3Pipeline, dict]:
     return pipeline, about
 
 
-def save_flow(pipeline: StableDiffusion3Pipeline, target: Path) -> None:
+def assemble_flow_unet(folder: Path) -> tuple[StableDiffusionPipeline, dict]:
+    """The pipeline of the averaged weights of stage "flow_unet" and its bookkeeping."""
+    task = build_flow_unet_task(folder, 1, False)
+    about = load_averaged(task, folder / "flow_unet")
+    task.unet.set_attn_processor(AttnProcessor2_0())
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "autoencoder" / "model"),
+        text_encoder=task.text.eval(),
+        tokenizer=build_tokenizer(),
+        unet=task.unet.eval(),
+        scheduler=build_flow_unet_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    return pipeline, about
+
+
+def save_flow(pipeline: Any, target: Path) -> None:
     """Saves everything in half precision. The text encoders' configurations say float32, which is what transformers
     then opens them in, as diffusers does the rest."""
-    parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
+    parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
     try:
-        for name in parts:
-            getattr(pipeline, name).half()
+        for part in parts:
+            part.half()
         pipeline.save_pretrained(target)
     finally:
-        for name in parts:
-            getattr(pipeline, name).float()
+        for part in parts:
+            part.float()
     for path in target.glob("text_encoder*/config.json"):
         config = {**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from palp_lab.metrics.reader import ElementReader
 from palp_lab.tinyworld import pretrain_evaluate as evaluation
 from palp_lab.tinyworld.pretrain_autoencoder import decibel
-from palp_lab.tinyworld.pretrain_flow_ship import assemble_flow
+from palp_lab.tinyworld.pretrain_flow_ship import assemble_flow, assemble_flow_unet
 from palp_lab.tinyworld.pretrain_loop import load_averaged
 from palp_lab.tinyworld.pretrain_pipeline import assemble
 from palp_lab.tinyworld.pretrain_scorers import (
@@ -23,7 +23,7 @@ from palp_lab.tinyworld.pretrain_scorers import (
     identity_retrieval,
     reader_accuracy,
 )  # fmt: skip
-from palp_lab.tinyworld.pretrain_ship import PIPELINES, trained_stage
+from palp_lab.tinyworld.pretrain_ship import FLOWS, PIPELINES, trained_stage
 from palp_lab.tinyworld.pretrain_stages import open_set
 
 
@@ -69,8 +69,10 @@ def evaluate(folder: Path, prompts: int = 0, clip_rows: int = 1000, reader_rows:
     for name, stage in PIPELINES.items():
         if trained_stage(folder, stage):
             note(name, generator_scores(*assemble(folder, stage), folder / f"{stage}_samples.png", reader, prompts))
-    if trained_stage(folder, "flow"):
-        note("tiny_flow", generator_scores(*assemble_flow(folder), folder / "flow_samples.png", reader, prompts))
+    for name, stage in FLOWS.items():
+        if trained_stage(folder, stage):
+            put_together = assemble_flow if stage == "flow" else assemble_flow_unet
+            note(name, generator_scores(*put_together(folder), folder / f"{stage}_samples.png", reader, prompts))
     return scores
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from palp_lab.metrics.reader import SIDE, ElementReader
 from palp_lab.tinyworld.factors import WORLD_VERSION
 from palp_lab.tinyworld.pretrain_card import card
-from palp_lab.tinyworld.pretrain_flow_ship import assemble_flow, save_flow
+from palp_lab.tinyworld.pretrain_flow_ship import assemble_flow, assemble_flow_unet, save_flow
 from palp_lab.tinyworld.pretrain_loop import load_averaged, load_checkpoint
 from palp_lab.tinyworld.pretrain_pipeline import assemble
 from palp_lab.tinyworld.pretrain_scorers import build_clip_task, build_identity_task, build_reader_task
@@ -20,6 +20,9 @@ from palp_lab.types import UserError
 
 PIPELINES = {"tiny": "generator", "tiny_small": "generator_small"}
 """Shipped pipeline folders and the stages they come from."""
+
+FLOWS = {"tiny_flow": "flow", "tiny_flow_unet": "flow_unet"}
+"""Shipped folders of flow models and the stages they come from."""
 
 LIMIT = 60_000_000
 """Most bytes of all shipped files together; no file may exceed two thirds of it. Ours."""
@@ -42,13 +45,16 @@ def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
             if stage != "generator":
                 parts["text_encoder"] = lineage(folder, "generator")
             _describe(target / name, name, about["segments"], scores, parts, count(pipeline.unet))
-    if trained_stage(folder, "flow"):
-        flow, about = assemble_flow(folder)
-        save_flow(flow, target / "tiny_flow")
-        forget_origin(target / "tiny_flow")
-        parts = {"autoencoder": lineage(folder, "autoencoder")}
-        size = count(flow.transformer) + count(flow.text_encoder_2)
-        _describe(target / "tiny_flow", "tiny_flow", about["segments"], scores, parts, size)
+    for name, stage in FLOWS.items():
+        if trained_stage(folder, stage):
+            flow, about = assemble_flow(folder) if stage == "flow" else assemble_flow_unet(folder)
+            save_flow(flow, target / name)
+            forget_origin(target / name)
+            parts = {"autoencoder": lineage(folder, "autoencoder")}
+            if stage == "flow_unet":
+                parts["started_from_tiny_small"] = _begun_from_small(target)
+            own = [flow.transformer, flow.text_encoder_2] if stage == "flow" else [flow.unet]
+            _describe(target / name, name, about["segments"], scores, parts, sum(map(count, own)))
     if trained_stage(folder, "clip"):
         matching = build_clip_task(folder, 1, False)
         about = load_averaged(matching, folder / "clip")
@@ -77,6 +83,12 @@ def ship(folder: Path, target: Path, scores: dict[str, Any]) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
     (target / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     check_size(target)
+
+
+def _begun_from_small(target: Path) -> list[dict]:
+    """The lineage of the `tiny_small` that the flow UNet began from: kept from its first shipping on."""
+    kept = _json(target / "tiny_flow_unet" / "lineage.json").get("started_from_tiny_small")
+    return kept or _json(target / "tiny_small" / "lineage.json").get("segments", [])
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -94,4 +94,6 @@ def main(path: str = "docs/tinyworld.png") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Draws the sheet of the tiny world.")
+    parser.add_argument("path", nargs="?", default="docs/tinyworld.png", help="the PNG file to write")
+    main(parser.parse_args().path)

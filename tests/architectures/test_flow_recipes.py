@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,29 @@ def test_what_joint_attention_has_not_is_refused_before_anything_is_trained(
         run(compose("run", f"output={tmp_path}", "device=cpu", "model=tiny_flow", "prompts=quick", *words))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=palp",),
+        ("method=p_plus", "losses=[reconstruction,prompt_alignment]"),
+        ("method=custom_diffusion", "losses=[reconstruction,key_locking]"),
+    ],
+    ids=["palp", "p_plus", "custom_diffusion"],
+)
+def test_what_joint_attention_has_not_a_unet_has_under_flow_matching(
+    micro_lab: MicroLab, micro_flow_path: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    # The laboratory gives its edits a rank, which these have not.
+    lab = replace(micro_lab, overrides=tuple(word for word in micro_lab.overrides if not word.startswith("edits.")))
+    one = cell(lab, tmp_path, "model=tiny_flow_unet", f"model.path={micro_flow_path}", *words)
+    assert one.model.kind is Kind.FLOW
+    run(one.config)
+    records = load_result(result_folder(one) / RESULT).records
+    numbers = [score.value for record in records for score in record.metrics.values() if score.value is not None]
+    assert numbers and all(math.isfinite(number) for number in numbers)
+
+
 def context(model: AbstractModel, what: Concept, t: float) -> tuple[StepContext, Adapter]:
     """One step at one t on the model's own idea of a photo of a cat, with a fresh word and a fresh low-rank edit."""
     adapter = Adapter(model, LearnedTokens(), LoraEdits(4), what)
@@ -82,11 +106,12 @@ def context(model: AbstractModel, what: Concept, t: float) -> tuple[StepContext,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny_flow", "tiny_flow_unet"])
 @pytest.mark.parametrize("t", [400.0, 700.0])
-def test_descent_moves_the_embedded_flow_model_toward_the_prompt(t: float) -> None:
+def test_descent_moves_the_embedded_flow_models_toward_the_prompt(t: float, name: str) -> None:
     """A fresh adapter is the base under "a photo of a cat", so that the direction must be guidance from there to the
     target; and a step down the loss must bring the output nearer to what the base says under the target."""
-    model = open_model("tiny_flow")
+    model = open_model(name)
     assert model.kind is Kind.FLOW
     loss = PromptAlignment(alpha=1.0, beta=1.0)
     ctx, adapter = context(model, concept(), t)
@@ -114,8 +139,9 @@ def test_descent_moves_the_embedded_flow_model_toward_the_prompt(t: float) -> No
 
 
 @pytest.mark.slow
-def test_palp_runs_on_the_embedded_flow_model(micro_lab: MicroLab, tmp_path: Path) -> None:
-    words = ("model=tiny_flow", "model.path=tiny_flow", "method=palp", "trainer.max_steps=6", "generate.steps=3")
+@pytest.mark.parametrize("name", ["tiny_flow", "tiny_flow_unet"])
+def test_palp_runs_on_the_embedded_flow_models(micro_lab: MicroLab, tmp_path: Path, name: str) -> None:
+    words = (f"model={name}", f"model.path={name}", "method=palp", "trainer.max_steps=6", "generate.steps=3")
     one = cell(micro_lab, tmp_path, *words)
     run(one.config)
     assert load_result(result_folder(one) / RESULT).records

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,30 @@ def test_loop_equals_the_stock_pipeline(name: str, which: str, request: pytest.F
         torch.testing.assert_close(
             ours(model, noise, name, guidance), stock(path, model, noise, name, guidance), rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("name", ["dpm++", "unipc"])
+def test_on_a_straight_path_it_equals_the_stock_pipeline(name: str, micro_flow_path: Path) -> None:
+    """The samplers that the stock pipeline of UNets can hold; Euler's is compared below with what it stands for."""
+    model = UNetModel.open(micro_flow_path)
+    noise = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(3))
+    for guidance in (1.0, 7.5):
+        theirs = stock(micro_flow_path, model, noise, name, guidance)
+        torch.testing.assert_close(ours(model, noise, name, guidance), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler"])
+def test_eulers_steps_on_a_straight_path(name: str, micro_flow_path: Path) -> None:
+    """x + (s' - s) v from s = 1 to 0, shifted by the model's 2, at t = 1000 s. (diffusers shifts the last s twice.)"""
+    model = UNetModel.open(micro_flow_path)
+    noise = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(3))
+    cond, shares = model.base_text([PROMPT] * 2), torch.linspace(1, 2 / 1001, 6)
+    shares = torch.cat([2 * shares / (1 + shares), torch.zeros(1)])
+    x_t = noise
+    with torch.no_grad():
+        for now, then in pairwise(shares):
+            x_t = x_t + (then - now) * model.predict(x_t, (1000 * now).expand(2), cond).raw
+    torch.testing.assert_close(ours(model, noise, name, 1.0), x_t, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "euler_a"])

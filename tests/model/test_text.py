@@ -228,7 +228,7 @@ def test_the_anchor_is_what_learned_words_start_from_and_where_the_class_is_foun
     assert micro.locate(["a photo of a red cat in paris"], "red cat").tolist() == [6]
 
 
-@pytest.mark.parametrize("choice", ["tiny", "tiny_small", "tiny_flow"])
+@pytest.mark.parametrize("choice", ["tiny", "tiny_small", "tiny_flow", "tiny_flow_unet"])
 def test_what_is_advised_for_a_long_prompt_helps(choice: str) -> None:
     """Every key the error names is one of the model's, and does what it says."""
     config = compose("run", f"model={choice}")

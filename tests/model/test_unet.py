@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from palp_lab.diffusion.path import RectifiedFlow
 from palp_lab.model import open_model
 from palp_lab.model.folder import resolve
+from palp_lab.model.pipeline import stock_pipeline
 from palp_lab.model.schedulers import make_scheduler
 from palp_lab.model.unet import UNetModel
 from palp_lab.types import Capability, Kind, UserError
@@ -191,6 +193,36 @@ def test_other_families_and_predictions_are_refused(micro_path: Path, tmp_path: 
     assert "prediction_type is 'sample'" in refused(folder, tmp_path)
     index.write_text(index.read_text().replace("StableDiffusionPipeline", "KandinskyPipeline"))
     assert "KandinskyPipeline" in refused(folder, tmp_path)
+
+
+def test_a_flow_is_known_by_its_scheduler(micro_flow_path: Path, micro_path: Path, tmp_path: Path) -> None:
+    model = open_model(micro_flow_path)
+    assert model.kind is Kind.FLOW and isinstance(model.path, RectifiedFlow) and model.path.shift == 2
+    folder = copied(micro_path, tmp_path)
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}))
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("DDIMScheduler", "FlowMatchEulerDiscreteScheduler"))
+    assert open_model(folder).kind is Kind.FLOW
+    solver = {"_class_name": "UniPCMultistepScheduler", "num_train_timesteps": 1000}
+    config.write_text(json.dumps({**solver, "prediction_type": "flow_prediction"}))
+    index.write_text(index.read_text().replace("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"))
+    assert "without use_flow_sigmas" in refused(folder, tmp_path)
+
+
+def test_what_a_file_does_not_say_can_be_told(micro_path: Path, tmp_path: Path) -> None:
+    """As fine-tuned single files do: the configuration they are read with is that of the base they came from."""
+    plain, v = open_model(micro_path), open_model(micro_path, prediction="v_prediction")
+    assert (plain.kind, v.kind) == (Kind.EPS, Kind.V) and plain.fingerprint != v.fingerprint
+    assert torch.equal(plain.path.alpha(torch.tensor([500])), v.path.alpha(torch.tensor([500])))
+    flow = open_model(micro_path, prediction="flow_prediction")
+    assert flow.kind is Kind.FLOW and isinstance(flow.path, RectifiedFlow) and flow.path.steps == 1000
+    assert "model.prediction=noise: must be epsilon" in refused(micro_path, tmp_path, prediction="noise")
+    # What goes back to diffusers says so too, and the stock pipeline draws with it.
+    pipe = stock_pipeline(flow)
+    assert pipe.scheduler.config.prediction_type == "flow_prediction"
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a cat", num_inference_steps=2, output_type="latent").images.isfinite().all()
 
 
 def test_shipped_names_are_folders_of_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from palp_lab.tinyworld.pretrain_flow import (
     build_transformer,
     standardise,
 )
+from palp_lab.tinyworld.pretrain_flow_unet import SIZE, FlowUNet
+from palp_lab.tinyworld.pretrain_generator import build_unet
 from palp_lab.tinyworld.pretrain_text import build_text_encoder, build_tokenizer, encode_captions
 from palp_lab.types import UserError
 
@@ -159,3 +161,22 @@ def test_the_shipped_one_opens_in_the_stock_pipeline_and_draws_our_picture() -> 
     image = ours.image.permute(1, 2, 0).numpy().astype(int)
     assert image.shape == (64, 64, 3) and image.std() > 10
     assert np.abs(image - np.asarray(theirs).astype(int)).max() <= 1
+
+
+def test_the_flow_unet_learns_what_it_is_taught() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = build_tokenizer()
+        table = encode_captions(tokenizer, CAPTIONS)[:, None]
+        latents = np.random.default_rng(0).normal(size=(3, 8, 16, 16)).astype(np.float16)
+        unet, text = build_unet(SIZE), build_text_encoder(tokenizer)
+        task = FlowUNet(unet, text, latents, table, encode_captions(tokenizer, [""])[0], batch=8, bf16=False)
+    batch = task.draw(torch.Generator().manual_seed(0))
+    before = task(batch)
+    torch.testing.assert_close(before, (batch["noise"] - batch["x"]).square().mean())
+    learned = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learned, 0.1)
+    before.backward()
+    optimizer.step()
+    assert task(batch) < before
+    assert all(parameter.grad is None for parameter in task.text.parameters()), "the text encoder is frozen"

@@ -14,7 +14,7 @@ from palp_lab.metrics.reader import ElementReader
 from palp_lab.tinyworld import LABELS, WORLD_VERSION, labels, render, sample_scene
 
 WEIGHTS = Path(palp_lab.__file__).parent / "tinyworld" / "weights"
-NAMES = ("tiny", "tiny_small", "tiny_flow", "clip", "identity", "reader")
+NAMES = ("tiny", "tiny_small", "tiny_flow", "tiny_flow_unet", "clip", "identity", "reader")
 
 
 def test_they_stay_within_what_a_package_may_carry() -> None:
@@ -32,7 +32,7 @@ def test_each_has_a_card_and_its_lineage(name: str) -> None:
         assert {"device", "ranks", "seed", "from", "to", "seconds", "samples"} <= set(segment)
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny_small"])
+@pytest.mark.parametrize("name", ["tiny", "tiny_small", "tiny_flow_unet"])
 def test_a_stock_pipeline_opens_and_samples_without_a_dtype(name: str) -> None:
     from diffusers import DiffusionPipeline
 

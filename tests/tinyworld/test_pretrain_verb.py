@@ -25,9 +25,9 @@ def test_all_stages_from_nothing_to_stock_folders(tmp_path: Path, capsys: pytest
     assert run(tmp_path, *SMALL, "fresh=true") == 0
     shipped = tmp_path / "pretrain" / "weights"
     assert {path.name for path in shipped.iterdir()} == {
-        "tiny", "tiny_small", "tiny_flow", "clip", "identity", "reader", "scores.json",
+        "tiny", "tiny_small", "tiny_flow", "tiny_flow_unet", "clip", "identity", "reader", "scores.json",
     }  # fmt: skip
-    for name in ("tiny", "tiny_small", "tiny_flow", "clip", "identity", "reader"):
+    for name in ("tiny", "tiny_small", "tiny_flow", "tiny_flow_unet", "clip", "identity", "reader"):
         lineage = json.loads((shipped / name / "lineage.json").read_text())["segments"]
         assert [(s["device"], s["ranks"], s["to"]) for s in lineage] == [("cpu", 1, 2)]
         assert "| training | 2 steps" in (shipped / name / "README.md").read_text()
@@ -64,6 +64,13 @@ def test_a_stage_goes_on_from_the_shipped_weights(tmp_path: Path) -> None:
     state = load_checkpoint(tmp_path / "pretrain" / "generator_small")
     assert state is not None
     assert state["segments"][:-1] == json.loads((smaller / "lineage.json").read_text())["segments"]
+
+    flow = shipped_pipeline("tiny_flow_unet")
+    assert flow is not None
+    assert run(tmp_path, *SMALL, "stage=flow_unet") == 0
+    state = load_checkpoint(tmp_path / "pretrain" / "flow_unet")
+    assert state is not None
+    assert state["segments"][:-1] == json.loads((flow / "lineage.json").read_text())["segments"]
 
 
 @pytest.mark.parametrize(
