@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline, StableDiffusionPipeline
-from diffusers.models.attention_processor import AttnProcessor2_0, JointAttnProcessor2_0
+from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch import nn
 
 from palp_lab.tinyworld.pretrain_flow import build_flow_scheduler, build_flow_task
 from palp_lab.tinyworld.pretrain_flow_unet import build_flow_unet_scheduler, build_flow_unet_task
 from palp_lab.tinyworld.pretrain_loop import load_averaged
+from palp_lab.tinyworld.pretrain_pipeline import stable_diffusion
 from palp_lab.tinyworld.pretrain_text import build_tokenizer
 
 
@@ -41,19 +42,7 @@ def assemble_flow_unet(folder: Path) -> tuple[StableDiffusionPipeline, dict]:
     """The pipeline of the averaged weights of stage "flow_unet" and its bookkeeping."""
     task = build_flow_unet_task(folder, 1, False)
     about = load_averaged(task, folder / "flow_unet")
-    task.unet.set_attn_processor(AttnProcessor2_0())
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(folder / "autoencoder" / "model"),
-        text_encoder=task.text.eval(),
-        tokenizer=build_tokenizer(),
-        unet=task.unet.eval(),
-        scheduler=build_flow_unet_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        image_encoder=None,
-        requires_safety_checker=False,
-    )
-    return pipeline, about
+    return stable_diffusion(folder, task.unet, task.text, build_flow_unet_scheduler()), about
 
 
 def save_flow(pipeline: Any, target: Path) -> None:
