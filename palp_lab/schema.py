@@ -214,7 +214,8 @@ def _compare_kind(path: str, value: Any, kinds: frozenset[str]) -> None:
     if kind in {"a whole number", "a number"} and "text" in kinds:
         return  # a label may look like a number
     wanted = " or ".join(sorted(kinds - {"null"})) + (" or null" if "null" in kinds else "")
-    raise UserError(f"{path}={value!r}: must be {wanted}")
+    fix = f", e.g. {path}=[{value}]" if kinds == {"a list"} and not isinstance(value, Mapping) else ""
+    raise UserError(f"{path}={value!r}: must be {wanted}{fix}")
 
 
 def _compare_constructor(path: str, node: dict[str, Any], trust: Trust) -> None:

@@ -132,6 +132,7 @@ def _tables(study: Study) -> dict[str, Any]:
         "prompts": [html(table) for name, table in by_name.items() if name.startswith("prompts_")],
         "transfer": one("transfer"),
         "bounds": one("bounds"),
+        "pairs": one("pairs"),
         "cost": one("cost"),
         "comparison": html(comparison_table(last)) if last else "",
         "comparison_steps": html(comparison_table(earlier, "comparison_steps")) if earlier else "",

@@ -40,7 +40,7 @@ def plain(table: Table, row: Sequence[Cell], column: int) -> tuple[str, str, boo
     if cell is None:
         return MISSING, "", False
     if isinstance(cell, Interval):
-        signed = table.columns[column] == "difference"
+        signed = table.columns[column].startswith("difference")
         return number(cell.mean, signed), range_of(cell, signed), cell.mean == table.best(column)
     if isinstance(cell, float):
         return (p_value(cell) if table.columns[column].startswith("p (") else number(cell)), "", False

@@ -26,17 +26,16 @@ from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread
 from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step
 from palp_lab.study.table import Table
 from palp_lab.study.tables import (
+    CLAIM,
     bounds_table,
     cost_table,
     methods_table,
+    pairs_table,
     prompts_table,
     shown_metrics,
     transfer_table,
 )
 from palp_lab.types import UserError
-
-CLAIM = ("ti_db", "palp")
-"""What is compared where nothing else is asked for: PALP against its own baseline (arXiv 2401.06105, Table 2)."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,11 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     metrics = shown_metrics(frame)
     few = [metric for metric in metrics if metric in (*axes, "elements", "copy")]
     shown = bounds[bounds["prompt"].isna() | bounds["prompt"].isin(prompts)] if prompts else bounds
-    optional = (transfer_table(frame, few, *how), bounds_table(shown, metrics, *how))
+    optional = (
+        transfer_table(frame, few, *how),
+        bounds_table(shown, metrics, *how),
+        pairs_table(scope, *axes, *how),
+    )
     tables = (
         methods_table(frame, metrics, question.scope, *how),
         *(prompts_table(frame, axis, *how) for axis in (question.y, question.x)),

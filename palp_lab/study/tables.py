@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,14 @@ from palp_lab.study.intervals import Interval, intervals_of
 from palp_lab.study.observations import at_usual_knobs, metric_names, scoped
 from palp_lab.study.palette import BOUND_WORDS, words
 from palp_lab.study.result import Result
-from palp_lab.study.statistics import Comparison
+from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step
 from palp_lab.study.table import Cell, Table
+
+CLAIM = ("ti_db", "palp")
+"""What is compared where nothing else is asked for: PALP against its own baseline (arXiv 2401.06105, Table 2)."""
+
+MOST_METHODS = 8
+"""With more methods the table of all pairs would be longer than anybody reads (ours)."""
 
 
 def methods_table(frame: pd.DataFrame, metrics: Sequence[str], scope: str, resamples: int, seed: int) -> Table:
@@ -150,6 +157,56 @@ def comparison_table(comparisons: Sequence[Comparison], name: str = "comparison"
         ("metric", "at", "difference", "pairs", "concepts", "p (concepts)", "p (pairs)"),
         rows,
         (None,) * 7,
+    )
+
+
+def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) -> Table | None:
+    """Every method against every other: `y` and `x` at the last common step, `y` at equal `x`. None for fewer than
+    three methods, and for more than `MOST_METHODS`."""
+    names = sorted(set(frame["series"]))
+    if not 3 <= len(names) <= MOST_METHODS:
+        return None
+    rows: list[tuple[Cell, ...]] = []
+    ranked = sorted(names, key=lambda name: (name == CLAIM[1], name != CLAIM[0], name))
+    for baseline, challenger in combinations(ranked, 2):
+        steps = common_steps(frame, baseline, challenger)
+        pair, how = (frame, baseline, challenger), (resamples, seed)
+        above, across = (compare_at_step(*pair, metric, steps[-1], *how) if steps else None for metric in (y, x))
+        level = compare_at_equal(*pair, y, x, *how)
+        if above is None and level is None:
+            continue
+        who = above or level
+        assert who is not None
+        rows.append(
+            (
+                f"{words(challenger)} minus {words(baseline)}",
+                *(None if one is None else one.difference for one in (above, across)),
+                None if above is None else above.p_concepts,
+                None if level is None else level.difference,
+                None if level is None else level.p_concepts,
+                f"{who.pairs} of {who.possible}",
+                who.difference.concepts,
+            )
+        )
+    if len(rows) < 2:
+        return None
+    return Table(
+        "pairs",
+        "Every method against every other, paired over concept × prompt × seed, with 95 % intervals: "
+        f"{label_of(y)} and {label_of(x)} at the last common step, then {label_of(y)} at equal {label_of(x)}. "
+        f"p: exact sign-flip test on the means per concept, not corrected for the {len(rows)} pairs.",
+        (
+            "methods",
+            f"difference in {label_of(y)}",
+            f"difference in {label_of(x)}",
+            f"p ({label_of(y)})",
+            f"difference at equal {label_of(x)}",
+            f"p (equal {label_of(x)})",
+            "pairs",
+            "concepts",
+        ),
+        tuple(rows),
+        (None,) * 8,
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from palp_lab.study.intervals import Interval
+from palp_lab.study.rendering import markdown
 from palp_lab.study.result import Result
 from palp_lab.study.study import Question, Study, study_of
 from palp_lab.study.table import Table
@@ -100,3 +101,24 @@ def test_the_comparison_says_who_against_whom(answered: Study) -> None:
     assert found.caption.startswith("PALP minus TI + DB")
     assert {str(row[1]) for row in found.rows} >= {"step 100", "step 500", "equal identity"}
     assert "saturation" not in {str(row[0]) for row in found.rows}, "a metric without a better end is not compared"
+
+
+def test_every_pair_of_methods_has_a_row(answered: Study) -> None:
+    """Three methods, three pairs; the baseline of the claim is taken from the others, and they from the challenger."""
+    found = table(answered, "pairs")
+    names = sorted({str(result.axes["method"]) for result in answered.results})
+    assert len(names) == 3 and len(found.rows) == 3
+    row = next(line for line in found.rows if line[0] == "PALP minus TI + DB")
+    by_step = {(one.metric, one.at): one for one in answered.comparisons}
+    wanted = [by_step["text_alignment", "step 500"], by_step["identity", "step 500"]]
+    assert list(row[1:3]) == [one.difference for one in wanted] and row[3] == wanted[0].p_concepts
+    level = by_step["text_alignment", "equal identity"]
+    assert (row[4], row[5]) == (level.difference, level.p_concepts)
+    assert all(isinstance(line[1], Interval) and line[7] == 3 for line in found.rows)
+    assert sum(str(line[0]).endswith("minus TI + DB") for line in found.rows) == 2
+    assert "| +0." in markdown([found]) and "| ." in markdown([found])
+
+
+def test_two_methods_need_no_table_of_pairs(study: list[Result]) -> None:
+    two = [result for result in study if result.axes["method"] in ("ti_db", "palp")]
+    assert "pairs" not in {one.name for one in study_of(two, FAST).tables}
