@@ -7,6 +7,7 @@ does not offer is refused here, before anything is trained.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +74,21 @@ def build(node: DictConfig, key: str, **given: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
-            raise cause from None
+            raise UserError(_with_key(str(cause), key, str(error))) from None
         if isinstance(cause, TypeError):
             raise UserError(f"{key}: {cause}") from error
         if cause is not None:
             raise cause from error
         raise
+
+
+def _with_key(said: str, key: str, told: str) -> str:
+    """An error line of a part inside a node with the part's key, where the line itself names none of the node's."""
+    inside = re.search(r"^full_key: (.+)$", told, re.MULTILINE)
+    if inside is None or f"{key}." in said or f"{key}=" in said:
+        return said
+    whole = inside[1] if inside[1].startswith(f"{key}.") else f"{key}.{inside[1]}"
+    return f"{whole}: {said}"
 
 
 def build_all(nodes: DictConfig, key: str, **given: Any) -> dict[str, Any]:

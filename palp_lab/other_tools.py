@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,18 +35,24 @@ BOUNDS, PHOTOS = "bounds", "training_photos"
 """Folder of the bounds' pictures, as in a result of ours, and the bound whose pictures are kept there."""
 
 
-def as_sentence(prompt: str, concept: Concept, where: str) -> str:
-    """A prompt with its slot, so that it pairs with ours: written out already, or put where the placeholder (with or
-    without the class word) or the class word stands.
+RARE = ("sks",)
+"""Rare words that everybody's prompts call a subject by, and that mean nothing else (DreamBooth's, in its scripts)."""
+
+
+def as_sentence(prompt: str, concept: Concept, where: str, trigger: str | None = None) -> str:
+    """A prompt with its slot, so that it pairs with ours and no scorer reads a word that was made up for the subject:
+    written out already, or put where one of these stands, with or without the class word after it: the `trigger`, the
+    dataset's token, the placeholder, any word in <angles>, sks; or where the class word stands.
 
     Raises UserError, beginning with `where`, for a prompt with none of them, or with several slots.
     """
-    return slotted(prompt, [concept.placeholder], concept.superclass, where)
+    known = [trigger or "", concept.token or "", concept.placeholder, *re.findall(r"(?:<[^<>\s]+>)+", prompt), *RARE]
+    return slotted(prompt, list(dict.fromkeys(known)), concept.superclass, where)
 
 
-def read_foreign(folder: Path, concept: Concept) -> list[Picture]:
+def read_foreign(folder: Path, concept: Concept, trigger: str | None = None) -> list[Picture]:
     """Pictures of a folder with their sentences; those of another tool have their seeds numbered per prompt, by file
-    name. The knob `file` says where each lies.
+    name. The knob `file` says where each lies. `trigger` is what their prompts call the subject.
 
     Raises UserError, one line naming the file, for a folder that is not there or holds no pictures, a picture that
     prompts.json does not name or a name without its picture, pictures that nothing says the prompt of, and pictures of
@@ -57,7 +64,7 @@ def read_foreign(folder: Path, concept: Concept) -> list[Picture]:
         if path.stem in files:
             raise UserError(f"{folder}: {files[path.stem].name} and {path.name} have one name; rename one of them")
         files[path.stem] = path
-    pictures = _listed(folder, files, concept) if (folder / PROMPTS).is_file() else _described(folder, files)
+    pictures = _listed(folder, files, concept, trigger) if (folder / PROMPTS).is_file() else _described(folder, files)
     first: dict[str, Picture] = {}
     for picture in pictures:
         other = first.setdefault(picture.sentence, picture)
@@ -70,7 +77,13 @@ def read_foreign(folder: Path, concept: Concept) -> list[Picture]:
     return pictures
 
 
-def _listed(folder: Path, files: Mapping[str, Path], concept: Concept) -> list[Picture]:
+def side_of(folder: Path) -> int:
+    """The shorter side of the first picture of a folder. Raises UserError where there is none that can be read."""
+    _, height, width = read_image(picture_files(Path(folder), "images")[0]).shape
+    return min(height, width)
+
+
+def _listed(folder: Path, files: Mapping[str, Path], concept: Concept, trigger: str | None) -> list[Picture]:
     """The pictures prompts.json names."""
     listed: Fields = parse(read_text(folder / PROMPTS), str(folder / PROMPTS))
     if lost := sorted(listed.values.keys() - files.keys()):
@@ -81,7 +94,7 @@ def _listed(folder: Path, files: Mapping[str, Path], concept: Concept) -> list[P
     pictures = []
     for stem, path in sorted(files.items()):
         prompt = listed.text(stem)
-        sentence = as_sentence(prompt, concept, f"{folder / PROMPTS}: {stem}")
+        sentence = as_sentence(prompt, concept, f"{folder / PROMPTS}: {stem}", trigger)
         seed = count[sentence] = count.get(sentence, -1) + 1
         pictures.append(Picture(prompt, sentence, seed, read_image(path), {"file": path.name}))
     return pictures

@@ -25,16 +25,14 @@ def report(config: DictConfig) -> Path:
 
     Keys: results (files and folders), folder, axes.x, axes.y, compare (two methods, or null), scope, series,
     reference (two numbers, or null), resamples, seed, title, question, command. Raises UserError for no results, a
-    metric nobody measured, or a method nobody ran.
+    metric nobody measured, or a method nobody ran. Results of several protocols have a report each, in folders of their
+    protocols' names; the first page, of the most results, is returned.
 
     With `study_kit` the questionnaire of a human study is written instead, with `study_kit_answers` one is scored,
     and with `dreambench_plus` the pictures are laid out for that benchmark's judges.
     """
-    from omegaconf import OmegaConf
-
     from palp_lab.study.ledger import collect
-    from palp_lab.study.publishing import publish
-    from palp_lab.study.study import study_of
+    from palp_lab.study.scored_alike import by_protocol
 
     folder = Path(str(config.folder))
     if config.get("study_kit_answers"):
@@ -47,6 +45,24 @@ def report(config: DictConfig) -> Path:
         return ask_people(config, results, folder / STUDY)
     if config.get("dreambench_plus"):
         return for_judges(results, folder / "dreambench_plus")
+    groups = by_protocol(results)
+    if len(groups) == 1:
+        return one_report(config, results, folder)
+    print(f"{len(groups)} protocols, a report each, since their numbers do not compare:")
+    pages = []
+    for name, some in groups.items():
+        print(f"{name}, {len(some)} result{'s' if len(some) > 1 else ''}:")
+        pages.append(one_report(config, some, folder / name.replace(" ", "-")))
+    return pages[0]
+
+
+def one_report(config: DictConfig, results: Sequence[Result], folder: Path) -> Path:
+    """The report of results that were scored alike; the path of the page."""
+    from omegaconf import OmegaConf
+
+    from palp_lab.study.publishing import publish
+    from palp_lab.study.study import study_of
+
     study = study_of(results, question_of(config))
     written = publish(study, words_of(config, study), folder)
     print(study.headline.verdict)

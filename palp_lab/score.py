@@ -54,7 +54,7 @@ def score(config: DictConfig) -> None:
         publish(cell, cell.train())
         print(result_folder(cell) / RESULT)
         return
-    from palp_lab.other_tools import read_foreign, score_foreign
+    from palp_lab.other_tools import read_foreign, score_foreign, side_of
 
     folder, job = Path(config.images).expanduser(), current()
     # The recipe the configuration holds did not make these pictures: only what is given by hand says what did.
@@ -65,8 +65,13 @@ def score(config: DictConfig) -> None:
             f"images={config.images}: nothing says which base model drew these pictures, and it is an axis; "
             "add model=sd15 (or another choice, or labels.model=<its name>)"
         )
+    if not {"model", "dataset.resolution"} & given.keys() and "resolution" in config.dataset:
+        # No model was chosen, so that its size is not known; the pictures' own is.
+        config.dataset.resolution = side_of(folder)
     dataset = open_dataset(config)
-    pictures = read_foreign(folder, dataset.concept())  # before networks are loaded: a wrong folder is said at once
+    pictures = read_foreign(
+        folder, dataset.concept(), config.imported.trigger
+    )  # before networks are loaded: a wrong folder is said at once
     axes = {
         "method": method or folder.resolve().name, "dataset": config.labels.dataset, "concept": dataset.concept().name,
         "model": config.labels.model, "train_seed": int(config.seed), "study": str(config.study_name),

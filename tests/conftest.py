@@ -76,3 +76,10 @@ def pytest_terminal_summary(terminalreporter) -> None:  # type: ignore[no-untype
         terminalreporter.write_line(
             f"NOT TESTED: {len(left_out)} tests need PALP_LAB_DATA=<folder of real photos>", red=True
         )
+
+
+@pytest.fixture(autouse=True)
+def hub_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test was refused is no answer to another."""
+    for module in ("model.folder", "metrics.embedders"):
+        monkeypatch.setattr(f"palp_lab.{module}._REFUSED", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from palp_lab.pictures import png_bytes, write_pictures
 from palp_lab.score import gather_references, score_records
 from palp_lab.study.result import load_result, save_result
 from palp_lab.types import UserError
+from tests.dataset.pictures import photos
 from tests.metrics.conftest import clip_path, noise_pictures, resnet_path  # noqa: F401
 from tests.test_score import SENTENCES, Renders, measuring, pictures  # noqa: F401
 
@@ -43,10 +45,24 @@ def foreign(tmp_path: Path) -> Path:
         ("a {} by a cathedral", "a {} by a cathedral"),
         ("a cathedral and a cat", "a cathedral and a {}"),
         ("a cat next to a cat", "a {} next to a cat"),
+        ("a sks cat in the snow", "a {} in the snow"),
+        ("photo of a <new1> cat", "photo of a {}"),
+        ("a photo of <s0><s1> at night", "a photo of {} at night"),
     ],
 )
 def test_prompts_get_their_slot_back(prompt: str, sentence: str) -> None:
     assert as_sentence(prompt, Renders().concept(), "here") == sentence
+
+
+def test_the_word_that_was_made_up_for_the_subject_never_reaches_a_scorer(foreign: Path) -> None:
+    """Given by hand, or known to the dataset that the pictures belong to."""
+    concept = Renders().concept()
+    path = foreign / "prompts.json"
+    path.write_text(path.read_text().replace("a photo of a cat", "a photo of a zwx cat"))
+    assert as_sentence("a zwx cat", concept, "here") == "a zwx {}"
+    assert as_sentence("a zwx cat", replace(concept, token="zwx"), "here") == "a {}"
+    sentences = {picture.sentence for picture in read_foreign(foreign, concept, "zwx cat")}
+    assert sentences == {"a photo of a {} in the snow", "a sketch of a {}"}
 
 
 def test_a_prompt_without_the_class_word_is_one_line(foreign: Path) -> None:
@@ -209,3 +225,23 @@ def test_the_command_scores_a_folder(
     assert (result.axes["method"], result.records[0].metrics["text_alignment"].n) == ("mine", 2)
     assert result.axes["model"] == filed
     assert result.records[0].metrics["elements"].value is None
+
+
+def test_without_a_model_photos_are_scaled_to_the_size_of_the_pictures(
+    tmp_path: Path,
+    clip_path: Path,  # noqa: F811
+    resnet_path: Path,  # noqa: F811
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The preset that nobody chose is the embedded one, whose 64 px would blur every photo."""
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])
+    folder = folder_with(tmp_path, "nothing")
+    photos(tmp_path / "photos", 2)
+    assert main([
+        "score", f"images={folder}", "labels.model=flux", "labels.method=mine", "dataset=folder", "metrics=tiny",
+        f"dataset.path={tmp_path / 'photos'}", "dataset.superclass=cat", "device=cpu", "metrics.reader=null",
+        f"metrics.embedders.clip.path={clip_path}", f"metrics.embedders.identity.path={resnet_path}",
+    ]) == 0  # fmt: skip
+    result = load_result(folder / "result.json")
+    assert [picture["side"] for picture in result.data["pictures"]] == [40, 40]

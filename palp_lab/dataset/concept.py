@@ -37,8 +37,8 @@ class Concept:
     spotted red cat" without the article), or None; `digest` a hash of all picture bytes;
     `held_out_digest` and `class_digest` hashes of the held-out and of the given class pictures where they come from
     folders, whose content may change under the same name. `captions` are sentences with a slot, one per photo, that
-    take the place of the recipe's in training, or None; `pictures` says what was done to each file, `notes`
-    what else was chosen, in words.
+    take the place of the recipe's in training, or None; `token` the rare word other tools' prompts call the subject by,
+    or None; `pictures` says what was done to each file, `notes` what else was chosen, in words.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Concept:
     held_out_digest: str | None = None
     class_digest: str | None = None
     captions: tuple[str, ...] | None = None
+    token: str | None = None
     pictures: tuple[PreparedPicture, ...] = ()
 
     def record(self) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from palp_lab.dataset.photos import AbstractPhotos, PhotoSet, captions_beside, p
 class FolderDataset(AbstractPhotos):
     """A folder of photos and the noun for what they show. Final.
 
-    With `captions`, `photo.txt` beside each photo says what it shows; `token` is the word such captions may call the
-    subject by, beside {}, the placeholder and the class noun.
+    With `captions`, `photo.txt` (or `photo.caption`) beside each photo says what it shows; `token` is the word such
+    captions may call the subject by, beside {}, the placeholder and the class noun.
     """
 
     path: str | None = None
@@ -28,4 +28,4 @@ class FolderDataset(AbstractPhotos):
         captions = None
         if self.captions:
             captions = captions_beside(photos, [self.token or "", self.placeholder], superclass)
-        return PhotoSet(folder.resolve().name, superclass, photos, masks, captions)
+        return PhotoSet(folder.resolve().name, superclass, photos, masks, captions, token=self.token)

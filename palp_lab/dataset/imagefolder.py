@@ -41,7 +41,8 @@ class ImageFolderDataset(AbstractPhotos):
         listed = [inside / name for name in sorted(rows)]
         masks = self._check(inside, listed)
         texts = [self._caption(inside, path.relative_to(inside).as_posix(), rows, superclass) for path in listed]
-        return PhotoSet(folder.resolve().name, superclass, listed, masks, texts if self.captions else None)
+        called = texts if self.captions else None
+        return PhotoSet(folder.resolve().name, superclass, listed, masks, called, token=self.token)
 
     def _check(self, folder: Path, listed: list[Path]) -> dict[str, Path]:
         """Every photo has a line and every line its photo. Returns the masks beside them."""

@@ -19,7 +19,8 @@ class KohyaDataset(AbstractPhotos):
     """One subject in kohya's layout. Final.
 
     `path` is such a folder, or one that holds one; where it holds several, `folder` names the one to learn. With
-    `captions`, photo.txt says what a photo shows; one without is called as kohya calls it, by token and class alone.
+    `captions`, photo.txt (or photo.caption, the default of kohya's trainers) says what a photo shows; one without is
+    called as kohya calls it, by token and class alone.
     Repeats weigh folders against each other; one folder has nothing to be weighed against, so they change nothing here.
     """
 
@@ -36,7 +37,11 @@ class KohyaDataset(AbstractPhotos):
         photos, masks = photos_in(folder, "dataset.path")
         captions = captions_beside(photos, [token, self.placeholder], superclass, SLOT) if self.captions else None
         notes = {"folder": f"{folder.name}: token {token}, class {superclass}, repeats {repeats} (of no effect alone)"}
-        return PhotoSet(f"{token} {superclass}", superclass, photos, masks, captions, notes)
+        if captions is not None:
+            notes["captions"] = (
+                f"{sum(text != SLOT for text in captions)} of {len(photos)} photos have one of their own"
+            )
+        return PhotoSet(f"{token} {superclass}", superclass, photos, masks, captions, notes, token)
 
     def _folder_in(self, given: Path) -> Path:
         if self.folder is not None:

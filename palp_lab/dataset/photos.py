@@ -20,10 +20,15 @@ if TYPE_CHECKING:
     from palp_lab.types import Images, Masks
 
 
+CAPTIONS = (".txt", ".caption")
+"""Endings of files that say what the photo beside them shows: everybody's, and the default of kohya's trainers."""
+
+
 @dataclass(frozen=True)
 class PhotoSet:
     """What a layout holds of one subject: its name, its class noun, the photos in their order, `captions` (sentences
-    with a slot, one per photo) where the layout has them, masks by the stem of their photo, notes for the record."""
+    with a slot, one per photo) where the layout has them, masks by the stem of their photo, notes for the record, the
+    `token` (a rare word) that other tools call the subject by."""
 
     name: str
     superclass: str
@@ -31,6 +36,7 @@ class PhotoSet:
     masks: dict[str, Path] = field(default_factory=dict)
     captions: Sequence[str] | None = None
     notes: dict[str, str] = field(default_factory=dict)
+    token: str | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -100,6 +106,7 @@ class AbstractPhotos(AbstractDataset):
             held_out_digest=None if held_out is None else digest(held_out),
             class_digest=None if class_pictures is None else digest(class_pictures),
             captions=captions,
+            token=found.token,
             pictures=(*pictures, *others),
         )
 
@@ -182,13 +189,17 @@ def photos_in(folder: Path, key: str) -> tuple[list[Path], dict[str, Path]]:
 def captions_beside(
     photos: Sequence[Path], names: Sequence[str], superclass: str, otherwise: str | None = None
 ) -> list[str]:
-    """What `photo.txt` says of each photo, as sentences with a slot; `otherwise` where there is none.
+    """What `photo.txt` or `photo.caption` says of each photo, as sentences with a slot; `otherwise` where neither is.
 
-    Raises UserError for a missing or empty file where `otherwise` is None, and for a text without the subject.
+    Raises UserError for a missing or empty file where `otherwise` is None, for both files beside one photo, and for a
+    text without the subject.
     """
     found = []
     for photo in photos:
-        path = photo.with_suffix(".txt")
+        there = [path for ending in CAPTIONS if (path := photo.with_suffix(ending)).is_file()]
+        if len(there) > 1:
+            raise UserError(f"{there[1]}: {there[0].name} says what {photo.name} shows as well; take one of them away")
+        path = there[0] if there else photo.with_suffix(CAPTIONS[0])
         if otherwise is not None and not path.is_file():
             found.append(otherwise)
             continue

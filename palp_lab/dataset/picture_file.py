@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from palp_lab.types import Images
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg"})
+UNREAD_SUFFIXES = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".xcf", ".svg", ".exr", ".hdr"}
+    | {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srw", ".raf", ".orf", ".rw2", ".pef", ".3fr"}
+)
 """Pictures nobody here can read. Passing over them would lose photos silently, so they are refused."""
 SMALLEST = 32
 """Shortest side in pixels that still shows a subject (ours)."""

@@ -113,6 +113,11 @@ def read_lora(
             alphas[name.removesuffix(".alpha")] = float(tensor)
         else:
             raise UserError(f"{where}: {name} is no part of a LoRA; give a file that holds nothing else")
+    if fused := next((name for name in tensors if "joint_blocks" in name), None):
+        raise UserError(
+            f"{where}: {fused} is of kohya's and ComfyUI's layout for Stable Diffusion 3, whose fused layers are not "
+            "read; convert the file to diffusers' keys (transformer.transformer_blocks...)"
+        )
     made_for = guess_base(tensors)
     updates: dict[str, dict[str, LowRank]] = {}
     for layer, pair in halves.items():

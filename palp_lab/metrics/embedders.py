@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from palp_lab.types import Images
 
 SHIPPED = Path(__file__).resolve().parents[1] / "tinyworld" / "weights"
+logger = logging.getLogger(__name__)
+
 ROWS = 64
 """Pictures per pass; does not change a feature (ours)."""
 
@@ -48,7 +51,8 @@ class ClipEmbedder(AbstractEmbedder):
     """A CLIP of transformers (`CLIPModel` with its tokenizer; a folder or a hub id), with the preprocessing of its
     folder unless another is given.
 
-    Prompts longer than the text encoder are cut with the end-of-text token kept, since CLIP reads the sentence there.
+    Prompts longer than the text encoder are cut with the end-of-text token kept, since CLIP reads the sentence there,
+    and a warning says so.
     Source: arXiv 2103.00020; in metrics arXiv 2104.08718 and 2208.12242.
     """
 
@@ -75,6 +79,9 @@ class ClipEmbedder(AbstractEmbedder):
         if new := sorted(set(prompts) - self._texts.keys()):
             config = self.model.config.text_config
             longest = min(int(self.tokenizer.model_max_length), int(config.max_position_embeddings))
+            for text in new:
+                if len(self.tokenizer(text)["input_ids"]) > longest:
+                    logger.warning("text alignment: the scorer reads the first %d tokens of %r only", longest, text)
             read = self.tokenizer(new, truncation=True, max_length=longest, padding=True, return_tensors="pt")
             read = {key: read[key].to(self.device) for key in ("input_ids", "attention_mask")}
             self._texts.update(zip(new, features(self.model.get_text_features(**read)).cpu(), strict=True))
@@ -142,12 +149,22 @@ def network_folder(path: str | Path) -> Path:
     return _download(str(path))
 
 
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import logging
+OUT_OF_REACH = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError"}
+"""Errors of the hub's client that say nothing of the network that was asked for."""
 
-    said = logging.get_verbosity()
-    logging.set_verbosity_error()  # not a line for every attempt: the error below is ours
+_REFUSED: dict[str, str] = {}
+"""What was said of a hub out of reach: it is not asked again for every cell of a sweep."""
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub.utils import logging as hub
+
+    if name in _REFUSED and not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        raise UserError(_REFUSED[name])
+    logger.info("%s: no folder here; asking the hub, else its cache on this machine", name)
+    before = hub.get_verbosity()
+    hub.set_verbosity_error()  # not a line for every attempt: the error below is ours
     try:
         # safetensors first: many repositories hold the same weights twice.
         for weights in ("model.safetensors", "pytorch_model.bin"):
@@ -156,12 +173,15 @@ def _download(name: str) -> Path:
                 return folder
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
+        said = (
             f"{name}: neither a folder nor to be had from the hub ({reason}); where there is a network, "
             f"run 'hf download {name} --local-dir my_folder' and give that folder as path"
-        ) from error
+        )
+        if type(error).__name__ in OUT_OF_REACH:
+            _REFUSED[name] = said
+        raise UserError(said) from error
     finally:
-        logging.set_verbosity(said)
+        hub.set_verbosity(before)
     raise UserError(f"{name}: holds neither model.safetensors nor pytorch_model.bin; give a folder with weights")
 
 
@@ -208,14 +228,14 @@ def _frozen(kind: Any, folder: Path, device: str | torch.device, **options: Any)
 
 
 def _load(kind: Any, folder: Path, **options: Any) -> Any:
-    from transformers.utils import logging
+    from transformers.utils import logging as theirs
 
-    logging.disable_progress_bar()
-    said = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is missing is an error of ours; what is left over does not matter
+    theirs.disable_progress_bar()
+    said = theirs.get_verbosity()
+    theirs.set_verbosity_error()  # what is missing is an error of ours; what is left over does not matter
     try:
         return kind.from_pretrained(str(folder), local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be opened as {kind.__name__} ({str(error).splitlines()[0]})") from error
     finally:
-        logging.set_verbosity(said)
+        theirs.set_verbosity(said)

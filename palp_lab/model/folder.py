@@ -131,18 +131,23 @@ class Folder(AbstractParts):
 def lacking(path: str | Path) -> list[str]:
     """The parts of a pipeline whose weights are not on this machine, or model_index.json; empty where a model can be
     opened without a network. Nothing is downloaded, opened or checked beyond the names of files."""
-    from huggingface_hub import try_to_load_from_cache
-
     where = resolve(path)
     index = Path(where) / "model_index.json"
     if not index.is_file():
-        cached = try_to_load_from_cache(where, index.name) if where.count("/") == 1 else None
-        if not isinstance(cached, str):
+        if (cached := in_cache(where, index.name)) is None:
             return [index.name]
-        index = Path(cached)
+        index = cached
     parts = {name: value for name, value in json.loads(index.read_text()).items() if isinstance(value, list)}
     weighty = [name for name, (library, _) in parts.items() if library in LIBRARIES and name.startswith(WEIGHTY)]
     return [name for name in weighty if not any(_weights(index.parent / name))]
+
+
+def in_cache(repository: str, name: str) -> Path | None:
+    """A file of a hub id in the cache of this machine; None where it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, name) if repository.count("/") == 1 else None
+    return Path(found) if isinstance(found, str) else None
 
 
 def _weights(folder: Path) -> Iterator[Path]:
@@ -150,10 +155,16 @@ def _weights(folder: Path) -> Iterator[Path]:
     return (file for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind) if file.exists())
 
 
+_REFUSED: dict[tuple[str, str, str | None], str] = {}
+"""What was said of a hub out of reach, by key, id and revision: it is not asked again for every cell of a sweep."""
+
+
 def _read_index(path: str | Path, revision: str | None, key: str) -> tuple[Path, Mapping[str, Any]]:
     """The folder of a path or hub id (in the cache) that holds its model_index.json, and what that says."""
     where = resolve(path)
     here = Path(where).exists()
+    if (refused := _REFUSED.get((key, where, revision))) is not None and not in_cache(where, "model_index.json"):
+        raise UserError(refused)
     if not here:
         logger.info("%s=%s: no folder here; asking the hub, else its cache on this machine", key, path)
     try:
@@ -162,7 +173,10 @@ def _read_index(path: str | Path, revision: str | None, key: str) -> tuple[Path,
     except json.JSONDecodeError as error:
         raise UserError(f"{key}={path}: model_index.json is damaged ({error}); copy the folder again") from error
     except Exception as error:
-        raise UserError(_advice(f"{key}={path}", where, error)) from error
+        said = _advice(f"{key}={path}", where, error)
+        if "the hub cannot be reached" in said:
+            _REFUSED[key, where, revision] = said
+        raise UserError(said) from error
 
 
 def _unconfigured(folder: Path, index: Mapping[str, Any]) -> list[str]:

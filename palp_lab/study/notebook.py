@@ -15,6 +15,7 @@ from palp_lab.study.progress_figure import exposure_figure
 from palp_lab.study.rendering import markdown
 from palp_lab.study.result import Result
 from palp_lab.study.rivals import with_bounds
+from palp_lab.study.scored_alike import by_protocol
 from palp_lab.study.study import Question, study_of
 from palp_lab.study.tables import comparison_table
 from palp_lab.study.writing import write_bytes, write_text
@@ -36,8 +37,9 @@ def note(results: Sequence[Result], question: Question, title: str, folder: Path
 
     However few cells there are, it says how many of each method, and what is missing.
     """
+    (one, results), *others = by_protocol(results).items()
     study = study_of(results, question)
-    compared = {part.split(" · ")[0] for one in study.comparisons[:1] for part in (one.baseline, one.challenger)}
+    compared = {part.split(" · ")[0] for pair in study.comparisons[:1] for part in (pair.baseline, pair.challenger)}
     open_ends = gaps(results, sorted(compared))
     counts = Counter(str(result.axes["method"]) for result in results)
     concepts = len({result.axes["concept"] for result in results})
@@ -51,7 +53,9 @@ def note(results: Sequence[Result], question: Question, title: str, folder: Path
     tables = [*study.tables, *([comparison_table(study.comparisons)] if study.comparisons else [])]
     lines = [
         f"# {title}", "", f"**{study.headline.verdict}**", "",
-        *(f"- {sentence}" for sentence in (*study.headline.sentences, *open_ends.sentences)), "",
+        *(f"- {sentence}" for sentence in (*study.headline.sentences, *open_ends.sentences)),
+        *(f"- Left out, as all here were scored under {one}: {len(some)} under {other}." for other, some in others),
+        "",
         f"n: {len(results)} cells ({cells}) of {concepts} concept{'' if concepts == 1 else 's'}. "
         "Written at the end of every sweep from the cells that are there.", "",
         f"![front]({name}.png)", "", f"![metrics over steps]({name}_exposure.png)", "", markdown(tables),

@@ -48,3 +48,13 @@ def test_one_of_several(tmp_path: Path) -> None:
     assert "must be repeats_token class" in said(open_folder(tmp_path, folder="plain").concept)
     assert "holds no folder named as kohya's are" in said(open_folder(tmp_path / "plain").concept)
     assert "no such folder" in said(open_folder(tmp_path / "none").concept)
+
+
+def test_captions_end_as_kohyas_do_by_default(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "10_sks cat", 3)
+    (folder / "01.caption").write_text("a photo of sks cat, on a sofa")
+    concept = open_folder(folder).concept()
+    assert concept.captions == ("{}", "a photo of {}, on a sofa", "{}") and concept.token == "sks"
+    assert concept.notes["captions"] == "1 of 3 photos have one of their own"
+    (folder / "01.txt").write_text("another")
+    assert "01.caption: 01.txt says what" in said(open_folder(folder).concept)

@@ -231,3 +231,13 @@ def test_a_missing_or_damaged_network_is_one_line(tmp_path: Path, clip_path: Pat
     with pytest.raises(UserError, match="cannot be opened") as error:
         ClipEmbedder(damaged)
     assert "\n" not in str(error.value)
+
+
+def test_a_prompt_the_scorer_cannot_read_whole_is_said_once(clip_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    embedder = ClipEmbedder(clip_path)
+    long = "a photo of a cat " + "in the snow " * 40
+    with caplog.at_level("WARNING"):
+        embedder.texts([long, "a photo of a cat"])
+        embedder.texts([long])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "the scorer reads the first" in line and long in line

@@ -241,3 +241,21 @@ def test_old_scheduler_files_do_not_clip_latents() -> None:
 def test_an_unknown_scheduler_lists_the_known() -> None:
     with pytest.raises(UserError, match=r"ddim, dpm\+\+"):
         make_scheduler("plms", {})
+
+
+def test_a_hub_out_of_reach_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt costs half a minute, and a sweep has a cell for every one; what has come since is found."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    asked = []
+
+    def download(repository: str, revision: str | None) -> str:
+        asked.append(repository)
+        raise OfflineModeIsEnabled("no")
+
+    monkeypatch.setattr("palp_lab.model.folder._download", download)
+    first, second = refused("owner/model", tmp_path), refused("owner/model", tmp_path)
+    assert first == second and "hub cannot be reached" in first and asked == ["owner/model"]
+    monkeypatch.setattr("palp_lab.model.folder.in_cache", lambda repository, name: tmp_path / name)
+    refused("owner/model", tmp_path)
+    assert len(asked) == 2

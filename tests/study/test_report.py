@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 from palp_lab.report import report
 from palp_lab.study.ledger import collect, merge_jsonl
+from palp_lab.study.result import Result
+from palp_lab.study.scored_alike import by_protocol
 from palp_lab.study.writing import write_bytes
 from palp_lab.types import UserError
 from tests.study.wandb_records import read_offline
@@ -205,3 +208,31 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"front\.png: cannot be written"):
         write_bytes(tmp_path / "file" / "front.png", b"")
+
+
+def test_results_of_two_protocols_have_a_report_each(
+    study: list[Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their numbers are never in one mean, one front or one verdict."""
+    first = next(result for result in study if result.protocol is not None)
+    assert first.protocol is not None
+    other = replace(first.protocol, version="another")
+    mixed = [replace(r, protocol=other) if r.axes["method"] == "palp" and r.axes["train_seed"] else r for r in study]
+    merge_jsonl(tmp_path / "results.jsonl", mixed)
+    page = report(configured([tmp_path / "results.jsonl"], tmp_path))
+    folders = sorted(path.parent.name for path in tmp_path.rglob("report.html"))
+    assert folders == [f"{first.protocol.name}-{first.protocol.version}", f"{first.protocol.name}-another"]
+    counted = {
+        path.parent.name: json.loads(path.read_text())["cells"]["runs"] for path in tmp_path.rglob("summary.json")
+    }
+    assert sorted(map(len, counted.values())) == [12, 24] and len(counted[page.parent.name]) == 24
+    assert "2 protocols, a report each" in capsys.readouterr().out
+
+
+def test_networks_are_part_of_what_scored(study: list[Result]) -> None:
+    first = study[0].protocol
+    assert first is not None and len(by_protocol(study)) == 1
+    mixed = [replace(study[0], protocol=replace(first, hashes={"clip": "other"})), *study[1:]]
+    names = list(by_protocol(mixed))
+    assert len(set(names)) == 2
+    assert all(name.startswith(f"{first.name} {first.version} ") for name in names)
