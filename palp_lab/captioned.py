@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from palp_lab.metrics.gap import Pairs
 
 CAPTIONS = ("metadata.jsonl", "captions.json")
@@ -24,7 +28,6 @@ def folder_pairs(folder: str | None = None, count: int = 5000) -> Pairs | None:
     `captions.json` {file name: caption}. Raises UserError for a folder without them, or a picture that is not there.
     """
     from palp_lab.metrics.gap import Pairs
-    from palp_lab.pictures import read_image
 
     if folder is None:
         return None
@@ -33,7 +36,32 @@ def folder_pairs(folder: str | None = None, count: int = 5000) -> Pairs | None:
     names = sorted(captions)[:count]
     if lost := [name for name in names if not (place / name).is_file()]:
         raise UserError(f"{place / lost[0]}: has a caption but is not there ({len(lost)} such)")
-    return Pairs([read_image(place / name) for name in names], [captions[name] for name in names])
+    files = [place / name for name in names]
+    return Pairs(PicturesOnDisk(files), [captions[name] for name in names], content=hash_of(files))
+
+
+class PicturesOnDisk(Sequence["Tensor"]):
+    """Pictures [3 h w] (uint8) of files, read when they are asked for: thousands would fill a machine. Final."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Any:
+        from palp_lab.pictures import read_image
+
+        return read_image(self.files[index])
+
+
+def hash_of(files: Sequence[Path]) -> str:
+    """Hash of the content of files, in their order."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
 
 
 def tiny_pairs(count: int = 256) -> Pairs:

@@ -30,6 +30,9 @@ def test_captions_are_read_as_imagefolder_has_them_or_from_a_table(tmp_path: Pat
     (place / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     again = folder_pairs(str(place))
     assert again is not None and again.fingerprint == pairs.fingerprint
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(place / "0.png")
+    changed = folder_pairs(str(place))
+    assert changed is not None and changed.fingerprint != pairs.fingerprint
     fewer = folder_pairs(str(place), count=1)
     assert fewer is not None and fewer.captions == ["a blue square"]
     assert folder_pairs() is None

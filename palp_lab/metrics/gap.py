@@ -8,7 +8,7 @@ pictures that have nothing to do with any method, and can be taken out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -40,27 +40,45 @@ def close_gap(
     )
 
 
+ROWS = 64
+"""Pictures that are held at once per size, and a quarter of all that are held; does not change a feature (ours)."""
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """Captioned pictures a network's gap is measured on; pictures [3 h w] (uint8) may differ in size. Final."""
+    """Captioned pictures a network's gap is measured on; pictures [3 h w] (uint8) may differ in size, and may be read
+    as they are asked for. `content` is their hash where something cheaper than their pixels tells it. Final."""
 
     pictures: Sequence[UInt8[Tensor, "3 h w"]]
     captions: Sequence[str]
+    content: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of pictures and captions."""
         total = hashlib.sha256()
-        for picture, caption in zip(self.pictures, self.captions, strict=True):
-            total.update(f"{tuple(picture.shape)}{caption}\0".encode() + picture.contiguous().numpy().tobytes())
+        for i, caption in enumerate(self.captions):
+            if self.content is None:
+                picture = self.pictures[i]
+                total.update(f"{tuple(picture.shape)}{caption}\0".encode() + picture.contiguous().numpy().tobytes())
+            else:
+                total.update(f"{caption}\0".encode())
+        if self.content is not None:
+            total.update(self.content.encode())
         return total.hexdigest()[:16]
 
-    def batches(self) -> list[UInt8[Tensor, "b 3 h w"]]:
-        """The pictures, those of one size together."""
-        sizes: dict[tuple[int, ...], list[Tensor]] = {}
-        for picture in self.pictures:
-            sizes.setdefault(tuple(picture.shape), []).append(picture)
-        return [torch.stack(some) for some in sizes.values()]
+    def batches(self) -> Iterator[UInt8[Tensor, "b 3 h w"]]:
+        """The pictures, those of one size together, never all of a large folder at once."""
+        waiting: dict[tuple[int, ...], list[Tensor]] = {}
+        for i in range(len(self.captions)):
+            picture = self.pictures[i]
+            some = waiting.setdefault(tuple(picture.shape), [])
+            some.append(picture)
+            if len(some) == ROWS:
+                yield torch.stack(waiting.pop(tuple(picture.shape)))
+            elif sum(map(len, waiting.values())) == 4 * ROWS:
+                yield torch.stack(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))))
+        yield from map(torch.stack, waiting.values())
 
 
 @dataclass(frozen=True)

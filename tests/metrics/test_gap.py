@@ -63,3 +63,22 @@ def test_closing_the_gap_of_the_pairs_brings_their_cosines_up(measuring: Protoco
     gap = modality_gap(images, texts)
     assert text_alignment(images, texts).max() < -0.9
     assert text_alignment(*close_gap(images, texts, gap)).min() > 0.99
+
+
+def test_a_large_folder_is_never_held_whole() -> None:
+    """Every picture comes once, in stacks of one size, and no more than a few hundred wait at any time."""
+    sizes = [(8, 8 + i % 3) for i in range(150)] + [(8, 20 + i) for i in range(300)]
+    pictures = [torch.full((3, *size), i % 251, dtype=torch.uint8) for i, size in enumerate(sizes)]
+    given, most = [], 0
+
+    class Counted(list):  # type: ignore[type-arg]
+        def __getitem__(self, index: int) -> torch.Tensor:  # type: ignore[override]
+            given.append(index)
+            return super().__getitem__(index)
+
+    came: list[torch.Tensor] = []
+    for batch in Pairs(Counted(pictures), ["a cat"] * 450).batches():
+        most = max(most, len(given) - len(came))
+        came += batch
+    assert sorted(given) == list(range(450)) and len(came) == 450 and most <= 256
+    assert sorted(int(p[0, 0, 0]) for p in came) == sorted(int(p[0, 0, 0]) for p in pictures)
