@@ -107,7 +107,7 @@ def check_losses(overrides: Iterable[str]) -> None:
             continue
         named: dict[str, str] = {}
         for word in (part.strip() for part in value.strip("[]").split(",")):
-            loss = _loss_of(word)
+            loss = loss_of(word)
             if named.setdefault(loss, word) != word:
                 raise UserError(
                     f"losses={value}: {named[loss]} and {word} are two words for one loss ({loss}), and a recipe holds "
@@ -115,7 +115,7 @@ def check_losses(overrides: Iterable[str]) -> None:
                 )
 
 
-def _loss_of(word: str) -> str:
+def loss_of(word: str) -> str:
     """The key a file of conf/losses writes to: its own name, or what it is another word for."""
     from omegaconf import OmegaConf
 

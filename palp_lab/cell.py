@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from palp_lab.losses.base import AbstractLoss
     from palp_lab.metrics.protocols import Protocol, References
 
+logger = logging.getLogger(__name__)
+
 ESTIMATE_SEED = 0
 """The fixed noise of the one-step estimates."""
 
@@ -47,15 +50,20 @@ class Cell:
         self.config = config
         self.plain = as_plain(config)
         read_settings(self.plain)  # refused before a large model is opened
+        _check_drawing(config)
         self.store = Store(Path(config.store))
         self.model = open_model(config)
         self.dataset = open_dataset(config)
+        self.model.scheduler(str(config.generate.scheduler))  # a wrong name is refused here, not after the training
         self.concept = open_concept(config)
         self.losses = open_losses(config)
         self.prompts = build(config.prompts, "prompts")
         # The sentences themselves decide what is measured, also where the configuration names a file that holds them.
         self.plain["prompts"] = {**self.plain["prompts"], **asdict(self.prompts)}
-        self.target = read_target(config) if reads_target(config, self.losses) else None
+        self.target = None
+        if reads_target(config, self.losses):
+            self._take_default_target()
+            self.target = read_target(config)
         self.groups: dict[str, str] = self.prompts.sentences(config.target)
         self.drift = self.prompts.drift(self.concept.superclass)
         self.seeds = list(range(config.generate.seeds))
@@ -64,6 +72,12 @@ class Cell:
             raise UserError("prompts: there are none to measure; give a target, or choose prompts=standard")
         tokens = build(config.tokens, "tokens")
         check_lengths(self.model, tokens, self.concept, self.sentences, [prompt.text for prompt in self.drift])
+
+    def _take_default_target(self) -> None:
+        """A world may have a target for whoever gives none, so that a grid of methods runs as it stands."""
+        if self.config.target is None and (own := self.dataset.default_target()) is not None:
+            logger.info("target: none given; tuning for %r, this world's own", own)
+            self.config.target = self.plain["target"] = own
 
     @cached_property
     def train_inputs(self) -> dict[str, Any]:
@@ -269,6 +283,14 @@ class Cell:
 def adapter_file(folder: Path, step: int) -> Path:
     """Where a training stage keeps the adapter of a step."""
     return folder / "adapters" / f"step_{step:06d}.safetensors"
+
+
+def _check_drawing(config: DictConfig) -> None:
+    """Refuses, before anything is trained, what would leave nothing to draw or measure."""
+    how = config.generate
+    for key in ("seeds", "steps", "batch_size"):
+        if int(how[key]) < 1:
+            raise UserError(f"generate.{key}={how[key]}: must be at least 1")
 
 
 def reads_target(config: DictConfig, losses: Mapping[str, AbstractLoss]) -> bool:

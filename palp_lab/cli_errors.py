@@ -100,7 +100,21 @@ def _no_such_key(key: str, verb: str, overrides: list[str], error: Exception) ->
     if key in known:
         cause = error.__cause__
         return f"{key}: {first_line(str(cause or error))}"
+    if (other := _alias(key)) is not None:
+        word, name = key.split(".")[1], other.split(".")[1]
+        return f"{key}: {word} is another word for the loss {name}; write {other}"
     return f"{key}: no such key{nearest(key, known)}"
+
+
+def _alias(key: str) -> str | None:
+    """The key that is meant where one names a loss by another word for it, as `losses.sds.weight` does."""
+    from palp_lab.build import loss_of
+
+    group, _, rest = key.partition(".")
+    word, _, inside = rest.partition(".")
+    if group != "losses" or not word or (name := loss_of(word)) == word:
+        return None
+    return ".".join(filter(None, ("losses", name, inside)))
 
 
 def _keys(verb: str, overrides: list[str]) -> Iterator[str]:

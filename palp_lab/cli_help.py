@@ -29,7 +29,7 @@ EXAMPLES = {
     "train": (
         "palp-lab train method=dreambooth_lora dataset.superclass=cat dataset.shots=4",
         "palp-lab train method=palp 'target=\"a sketch of {} in Paris\"' trainer.max_steps=200",
-        "palp-lab train method=textual_inversion optimizer.lr=1e-3 --cfg job",
+        "palp-lab train method=textual_inversion optimizer.token_lr=1e-3 --cfg job",
     ),
     "generate": (
         "palp-lab generate method=palp 'target=\"a sketch of {} in Paris\"'",
@@ -114,7 +114,7 @@ def of_verb(verb: str) -> str:
     folder = conf_folder()
     chosen = defaults(folder, verb)
     lines = [f"palp-lab {verb} [group=choice] [key=value] ...     {VERBS[verb]}", ""]
-    lines.append("groups and their choices (* unless you say otherwise)")
+    lines.append("groups and their choices (* where neither you nor the recipe, method=..., says otherwise)")
     for group, choices in groups(folder).items():
         if group in chosen and group not in AUTOMATIC:
             words = ", ".join(f"{choice}*" if choice == chosen[group] else choice for choice in choices)
@@ -122,7 +122,10 @@ def of_verb(verb: str) -> str:
     lines += ["", "keys"]
     for path in (folder / f"{verb}.yaml", folder / "base.yaml"):
         lines += [_row(key, says, 28) for key, says in keys(path)]
-    lines += ["", "keys of the choices marked * (of another choice: name it, and --cfg job)"]
+    lines += [
+        "",
+        "keys of the choices marked *, with values that recipe and tuning may replace (--cfg job shows)",
+    ]
     for group, choice in chosen.items():
         if group not in AUTOMATIC:
             lines += [_row(f"{group}.{key}", says, 38) for key, says in keys(folder / group / f"{choice}.yaml") if says]

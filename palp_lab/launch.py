@@ -158,6 +158,12 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> A
             f"trainer.devices={config.trainer.devices} cannot be swept with -m: every rank would sweep again; "
             "take trainer.devices=1 and hydra/launcher=joblib or submitit_slurm, or one command per cell"
         )
+    if config.get("dry_run") and verb != "run":
+        raise UserError(f"dry_run=true: {verb} has no plan to show; palp-lab run dry_run=true lists what is to be done")
+    if config.get("targets_file") and verb not in ("run", "train"):
+        raise UserError(
+            f"targets_file={config.targets_file}: {verb} takes one target; give target=..., or sweep it with -m"
+        )
     if verb != "doctor":
         drop_strangers(config, overrides)
     check(config, constructors=verb != "doctor", trusting=True)

@@ -61,6 +61,7 @@ class Prompts:
             for sentence in sentences:
                 found.setdefault(sentence, group)
         if target is not None and target not in found:
+            check_sentence(target, "target")
             found = {target: TARGET_GROUP, **found}
         return found
 

@@ -248,7 +248,8 @@ def test_a_model_that_cannot_be_had_is_one_line(
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     before = hub.getEffectiveLevel()
     assert main(["run", "model=sd14", "dry_run=true"]) == 2
-    line = one_line(capsys)
+    first, line = capsys.readouterr().err.strip().splitlines()
+    assert "asking the hub" in first, "half a minute passes"
     assert "model.path=CompVis/stable-diffusion-v1-4 is not here and the hub cannot be reached" in line
     assert hub.getEffectiveLevel() == before, "quiet for as long as it takes"
 
@@ -323,3 +324,22 @@ def test_the_example_of_the_package() -> None:
         palp_lab.nothing_of_the_kind  # noqa: B018
     for name in palp_lab.__all__:
         assert getattr(palp_lab, name) is not None
+
+
+@pytest.mark.parametrize("verb", ["train", "generate", "score", "report", "export", "pretrain"])
+def test_a_plan_is_what_run_alone_has(verb: str, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that other verbs would pass over, and do the work."""
+    assert main([verb, "dry_run=true"]) == 2
+    assert f"dry_run=true: {verb} has no plan to show" in capsys.readouterr().err
+    assert not list(output.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("verb", ["generate", "score", "export"])
+def test_several_targets_are_not_passed_over(verb: str, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "targets_file=mine.txt"]) == 2
+    assert f"targets_file=mine.txt: {verb} takes one target" in capsys.readouterr().err
+
+
+def test_another_word_for_a_loss_leads_to_its_keys(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "losses=[reconstruction,sds]", "losses.sds.weight=0.5"]) == 2
+    assert "write losses.prompt_alignment.weight" in capsys.readouterr().err

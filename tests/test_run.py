@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from palp_lab import keys
 from palp_lab.adapter import read_adapter
 from palp_lab.cell import Cell
 from palp_lab.composition import conf_folder
+from palp_lab.dataset.tiny import TARGET as DEFAULT
 from palp_lab.memory import known_result
 from palp_lab.result_folder import RESULT, result_folder
 from palp_lab.run import objectives, run
 from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
 from palp_lab.types import UserError
+from tests.dataset.pictures import photos
 from tests.micro import LENGTH
 from tests.micro_lab import MicroLab
 
@@ -319,8 +322,36 @@ def test_a_dry_run_knows_what_is_there(micro_lab: MicroLab, output: Path, capsys
 
 
 def test_a_method_with_a_target_asks_for_it(micro_lab: MicroLab, tmp_path: Path) -> None:
+    """Of photos nobody but the user knows what they shall be put into; the tiny world has a target of its own."""
+    photos(tmp_path / "photos", 2)
+    folder = ("dataset=folder", f"dataset.path={tmp_path / 'photos'}", "dataset.superclass=cat", "metrics=micro")
     with pytest.raises(UserError, match=r"target: palp tunes for a prompt; add 'target="):
-        run(micro_lab.compose(f"output={tmp_path}", "method=palp"))
+        run(micro_lab.compose(f"output={tmp_path}", "method=palp", *folder))
+
+
+def test_the_tiny_world_has_a_target_of_its_own(micro_lab: MicroLab, tmp_path: Path) -> None:
+    plain, said = (
+        Cell(micro_lab.compose(f"output={tmp_path}", "method=palp", *words)) for words in ((), (f"target='{DEFAULT}'",))
+    )
+    assert plain.target == plain.config.target == DEFAULT and plain.run == said.run
+    assert Cell(micro_lab.compose(f"output={tmp_path}", "method=ti_db")).config.target is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("generate.seeds=0", "generate.seeds=0: must be at least 1"),
+        ("generate.scheduler=plms", "generate.scheduler='plms'"),
+        ("target='a sketch in Paris'", "target: 'a sketch in Paris' needs exactly one {}"),
+        ("metrics.embedders.clip.path=nowhere", "metrics.embedders.clip: nowhere: no network there"),
+    ],
+)
+def test_what_comes_after_the_training_is_refused_before_it(
+    micro_lab: MicroLab, tmp_path: Path, words: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        run(micro_lab.compose(f"output={tmp_path}", "method=ti_db", words))
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
 
 
 def test_two_cells_in_one_process_leave_the_base_as_it_was(micro_lab: MicroLab, tmp_path: Path) -> None:

@@ -94,6 +94,10 @@ class AbstractDataset(ABC):
         """The subject itself in the scene of a sentence with a slot, one per seed; None where there are none."""
         return None
 
+    def default_target(self) -> str | None:
+        """The target of a method that needs one where none is given; None where the user must say it."""
+        return None
+
     def class_renders(self, seeds: Sequence[int]) -> Images | None:
         """Other members of the superclass, for prior preservation with given pictures; None where there are none."""
         return None

@@ -20,6 +20,10 @@ HELD_OUT = 4
 """Further photos of the subject that are never trained on (ours)."""
 
 
+TARGET = "a photo of a {} wearing a red hat at night"
+"""What an aligned method tunes for where no target is given (ours; the first of the quickstart's)."""
+
+
 class TinyDataset(AbstractDataset):
     """One identity of the tiny world that no pretraining picture shows. Final.
 
@@ -47,6 +51,10 @@ class TinyDataset(AbstractDataset):
         self.places = places
         self.placeholder = placeholder
         self.identity = tinyworld.sample_identity(superclass, seed, "heldout")
+
+    def default_target(self) -> str | None:
+        """One of the standard sentences, in the photos' own style."""
+        return TARGET
 
     def concept(self) -> Concept:
         taken = tinyworld.photos(self.superclass, self.seed, self.shots, self.places)

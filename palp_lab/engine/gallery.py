@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 class Gallery(Callback):
-    """A sheet of pictures every so many steps: a row per sentence, a column per seed; gallery/step_000100.png. Final.
+    """A sheet of pictures every so many steps, and after the last one: a row per sentence, a column per seed;
+    gallery/step_000100.png. Final.
 
     Draws from its own generators only, one picture at a time, and changes nothing that trains. Shows the weights
     themselves, not their average. Where memory runs out it says so and draws no more. `leave_out` is told the seconds
@@ -41,7 +42,8 @@ class Gallery(Callback):
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if not stepped(trainer, batch_idx) or step % self.every or not trainer.is_global_zero:
+        due = step % self.every == 0 or (step == trainer.max_steps and self.every < sys.maxsize)
+        if not stepped(trainer, batch_idx) or not due or not trainer.is_global_zero:
             return
         synchronize(module.adapter.model.device)  # what is left of the step belongs to the training
         began = time.perf_counter()

@@ -8,6 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from palp_lab.diffusion.path import widest
+
 
 def at_prediction(value: Tensor, outputs: Sequence[Tensor]) -> float:
     """Norm of a loss's gradient at the network's outputs: free, for it does not enter the network. 0 for a loss that
@@ -43,6 +45,5 @@ def total_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> float:
-    return float(
-        sum((x.double() * y.double()).sum() for x, y in zip(a, b, strict=True) if x is not None and y is not None)
-    )
+    there = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    return float(sum((x.to(widest(x.device)) * y.to(widest(y.device))).sum() for x, y in there))

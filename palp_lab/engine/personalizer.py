@@ -216,8 +216,10 @@ class Personalizer(lightning.LightningModule):
         """Ends a run whose numbers are not finite. Every process comes here; the first one says so."""
         if self.global_rank:
             raise SystemExit(0)  # another status would make Lightning kill the first before it has spoken
+        saved = self.global_step >= self.settings.trainer.save_every
+        kept = "the last checkpoint is kept" if saved else "there is no checkpoint yet"
         raise UserError(
-            f"training stopped at step {self.global_step + 1}: {what}; the last checkpoint is kept; "
+            f"training stopped at step {self.global_step + 1}: {what}; {kept}; "
             "lower optimizer.lr (or optimizer.token_lr), or the loss's weight"
         )
 

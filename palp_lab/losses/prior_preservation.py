@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from palp_lab.dataset.concept import check_sentence
 from palp_lab.losses.base import AbstractLoss, StepContext
 from palp_lab.losses.reconstruction import denoising_error
 from palp_lab.types import Role, UserError
@@ -37,6 +38,7 @@ class PriorPreservation(AbstractLoss):
             raise UserError(f"losses.prior_preservation.pictures={pictures}: must be {' or '.join(SOURCES)}")
         if count < 1:
             raise UserError(f"losses.prior_preservation.count={count}: needs at least one picture of the class")
+        check_sentence(prompt, "losses.prior_preservation.prompt")
         self.weight = weight
         self.pictures = pictures
         self.count = count
