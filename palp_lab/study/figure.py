@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SQUEEZED = 0.12
 """Below this share of the plane the curves get a second plane of their own (ours)."""
+LONGEST = 24
+"""Letters of a name that is written beside its curve; a longer one, of swept knobs, is in the legend alone (ours)."""
 WIDTH, HEIGHT, DPI = 10.0, 6.6, 160
 """Inches and dots per inch (ours): 1600 pixels wide, readable when a README shows it at half that."""
 
@@ -74,12 +76,19 @@ def front_figure(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[
         figure.suptitle(title, x=0.01, ha="left", fontsize=14, weight="bold")
     if curves:
         handles, names = planes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False, fontsize=10)
+        columns = legend_columns(names, figure.get_figwidth())
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
     figure.canvas.draw()
     figure.set_layout_engine("none")
     for plane, (labels, obstacles) in zip(planes, written, strict=True):
         place(plane, labels, obstacles)
     return figure
+
+
+def legend_columns(names: Sequence[str], width: float) -> int:
+    """How many columns of these names fit side by side into a figure of `width` inches, four at most."""
+    widest = max(map(len, names), default=0) * 0.085 + 0.65  # a letter of 10 points; the handle and the space around
+    return max(1, min(4, len(names), int(width / widest)))
 
 
 def _draw_plane(
@@ -103,7 +112,7 @@ def _draw_plane(
         for i, point in enumerate(curve.points):
             if not steps:
                 continue
-            if i == len(x) - 1 and not swept:
+            if i == len(x) - 1 and not swept and len(name) <= LONGEST:
                 bold = {"fontsize": 10.5, "color": look.colour, "weight": "bold"}
                 labels.insert(0, Label(f"{name}\n{point.label} steps", x[i], y[i], bold))
             else:

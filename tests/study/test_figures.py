@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from palp_lab.study.curves import Anchor, Curve, CurvePoint
-from palp_lab.study.figure import front_figure, png
+from palp_lab.study.figure import front_figure, legend_columns, png
 from palp_lab.study.intervals import Interval
 from palp_lab.study.observations import observations
 from palp_lab.study.palette import COLOURS, styles, words
 from palp_lab.study.progress_figure import exposure_figure, kind_of, training_figure
 from palp_lab.study.result import Result
 from palp_lab.study.scale import scale_over
+from palp_lab.study.study import Question, study_of
 from palp_lab.study.svg import front_svg, whisker_svg
 
 AXES = ("identity", "text_alignment")
@@ -125,3 +126,13 @@ def test_training_curves_are_sorted_by_what_they_are() -> None:
     figure = training_figure({"palp": [log, log]})
     assert figure is not None and len(figure.axes) == 2
     assert training_figure({"palp": [{"step": [0, 1], "learning_rate": [1.0, 1.0]}]}) is None
+
+
+def test_long_names_get_fewer_columns_and_stay_in_the_picture(study: list[Result]) -> None:
+    assert legend_columns(["PALP (n = 24)"] * 3, 10) == 3 and legend_columns(["TI + DB (n = 6)"] * 9, 14.5) == 4
+    knobs = {"losses.prompt_alignment.weight": 0.3, "losses.prompt_alignment.alpha": 7.5, "shots": 3}
+    some = [replace(r, axes={**r.axes, **knobs, "shots": 1 + i % 3}) for i, r in enumerate(study)]
+    answered = study_of(some, Question(series=tuple(knobs), resamples=20))
+    figure = front_figure([*answered.curves], answered.anchors, answered.axes, "title")
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x0 >= 0 and legend.get_window_extent().x1 <= figure.bbox.width
