@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,17 +19,27 @@ SCHEDULERS = {
 
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """A fresh scheduler on a model's own noise schedule.
+    """A fresh scheduler on a model's own noise schedule: of a word in `SCHEDULERS`, or of the name of any class of
+    diffusers, such as PNDMScheduler.
 
     Latents are not pictures: they are not clipped to [-1, 1] unless the model's own configuration says so (old ones
-    leave it out, and the default of DDIM would clip). Raises UserError for a name that is not in `SCHEDULERS`.
+    leave it out, and the default of DDIM would clip). Raises UserError for any other name.
     """
-    if name not in SCHEDULERS:
-        raise UserError(f"generate.scheduler={name!r} is not known; give one of {', '.join(SCHEDULERS)}")
-    import diffusers
-
     config = {key: value for key, value in config.items() if not key.startswith("_")}
-    scheduler_class = getattr(diffusers, SCHEDULERS[name])
-    if name in ("ddim", "ddpm"):
+    scheduler_class = find_class(SCHEDULERS.get(name, name))
+    if scheduler_class is None:
+        raise UserError(
+            f"generate.scheduler={name!r} is not known; give one of {', '.join(SCHEDULERS)}, or the name of a class of "
+            "diffusers, such as PNDMScheduler"
+        )
+    if "clip_sample" in inspect.signature(scheduler_class).parameters:
         config.setdefault("clip_sample", False)
     return scheduler_class.from_config(config)
+
+
+def find_class(name: str) -> Any:
+    """A scheduler of diffusers by the name of its class; None where there is none that samples with timesteps."""
+    import diffusers
+
+    found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    return found if hasattr(found, "from_config") and hasattr(found, "step") else None

@@ -43,7 +43,7 @@ def stock(path: Path, model: UNetModel, noise: torch.Tensor, name: str, guidance
     ).images
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpm++", "euler", "unipc"])
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "euler", "unipc", "PNDMScheduler", "HeunDiscreteScheduler"])
 @pytest.mark.parametrize("which", ["micro_path", "micro_v_path"])
 def test_loop_equals_the_stock_pipeline(name: str, which: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(which)
