@@ -103,7 +103,13 @@ def _cells(results: Sequence[Result]) -> tuple[int, int, list[str]]:
 
 
 def _repeated(results: Sequence[Result]) -> int:
-    kinds = [tuple(sorted((key, str(value)) for key, value in r.axes.items() if key != "study")) for r in results]
+    kinds = [
+        (
+            frozenset((key, str(value)) for key, value in r.axes.items() if key != "study"),
+            frozenset(record.prompt for record in r.records),
+        )
+        for r in results
+    ]
     return len(kinds) - len(set(kinds))
 
 

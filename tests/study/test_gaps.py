@@ -33,6 +33,17 @@ def test_a_cell_that_was_run_twice_is_said(study: list[Result]) -> None:
     assert any(one.startswith("1 cells repeat the axes of another") for one in gaps([*study, again]).sentences)
 
 
+def test_a_training_measured_on_one_prompt_at_a_time_is_not_run_twice(study: list[Result]) -> None:
+    one = textual_inversion(study)
+    first, second = sorted({record.prompt for record in one.records})[:2]
+    parts = [
+        replace(one, run=name, records=tuple(record for record in one.records if record.prompt == prompt))
+        for name, prompt in (("a", first), ("b", second))
+    ]
+    rest = [result for result in study if result is not one]
+    assert not any("repeat the axes" in sentence for sentence in gaps([*rest, *parts]).sentences)
+
+
 def textual_inversion(study: list[Result]) -> Result:
     return next(result for result in study if result.axes["method"] == "textual_inversion")
 
