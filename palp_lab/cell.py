@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from palp_lab.study.fields import Fields
 from palp_lab.study.result import Bound, Record
 from palp_lab.study.store import Stage, Store
 from palp_lab.study.writing import write_text
+from palp_lab.targets import check_drawing, target_of
 from palp_lab.training import as_plain, is_further_rank, read_settings, train_stage
 from palp_lab.types import UserError
 
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from palp_lab.adapter import Adapter
-    from palp_lab.losses.base import AbstractLoss
     from palp_lab.metrics.protocols import Protocol, References
-
-logger = logging.getLogger(__name__)
 
 ESTIMATE_SEED = 0
 """The fixed noise of the one-step estimates."""
@@ -50,7 +47,7 @@ class Cell:
         self.config = config
         self.plain = as_plain(config)
         read_settings(self.plain)  # refused before a large model is opened
-        _check_drawing(config)
+        check_drawing(config)
         self.store = Store(Path(config.store))
         self.model = open_model(config)
         self.dataset = open_dataset(config)
@@ -60,10 +57,8 @@ class Cell:
         self.prompts = build(config.prompts, "prompts")
         # The sentences themselves decide what is measured, also where the configuration names a file that holds them.
         self.plain["prompts"] = {**self.plain["prompts"], **asdict(self.prompts)}
-        self.target = None
-        if reads_target(config, self.losses):
-            self._take_default_target()
-            self.target = read_target(config)
+        self.target = target_of(config, self.losses, self.dataset)
+        self.plain["target"] = config.target
         self.groups: dict[str, str] = self.prompts.sentences(config.target)
         self.drift = self.prompts.drift(self.concept.superclass)
         self.seeds = list(range(config.generate.seeds))
@@ -72,12 +67,6 @@ class Cell:
             raise UserError("prompts: there are none to measure; give a target, or choose prompts=standard")
         tokens = build(config.tokens, "tokens")
         check_lengths(self.model, tokens, self.concept, self.sentences, [prompt.text for prompt in self.drift])
-
-    def _take_default_target(self) -> None:
-        """A world may have a target for whoever gives none, so that a grid of methods runs as it stands."""
-        if self.config.target is None and (own := self.dataset.default_target()) is not None:
-            logger.info("target: none given; tuning for %r, this world's own", own)
-            self.config.target = self.plain["target"] = own
 
     @cached_property
     def train_inputs(self) -> dict[str, Any]:
@@ -283,32 +272,6 @@ class Cell:
 def adapter_file(folder: Path, step: int) -> Path:
     """Where a training stage keeps the adapter of a step."""
     return folder / "adapters" / f"step_{step:06d}.safetensors"
-
-
-def _check_drawing(config: DictConfig) -> None:
-    """Refuses, before anything is trained, what would leave nothing to draw or measure."""
-    how = config.generate
-    for key in ("seeds", "steps", "batch_size"):
-        if int(how[key]) < 1:
-            raise UserError(f"generate.{key}={how[key]}: must be at least 1")
-
-
-def reads_target(config: DictConfig, losses: Mapping[str, AbstractLoss]) -> bool:
-    """Whether the target decides what is trained: a loss needs it, or the photos' captions are it."""
-    from omegaconf import OmegaConf
-
-    captions = OmegaConf.to_container(config, resolve=False)["captions"]  # type: ignore[index,call-overload]
-    return any(loss.needs_target for loss in losses.values()) or "${target}" in captions
-
-
-def read_target(config: DictConfig) -> str:
-    """The checked target prompt of a method that has one."""
-    from palp_lab.dataset.concept import check_sentence
-
-    if config.target is None:
-        method = config.labels.method or "this method"
-        raise UserError(f"target: {method} tunes for a prompt; add 'target=\"a sketch of {{}} in Paris\"'")
-    return check_sentence(str(config.target), "target")
 
 
 def _rows(path: Path) -> list[Fields]:

@@ -45,7 +45,7 @@ def test_a_failing_cell_is_named_and_the_others_are_reported(
 def test_a_sweep_of_failures_only_has_no_report(
     micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep(micro_lab, tmp_path, "method=palp", "seed=0,1") == 1
+    assert sweep(micro_lab, tmp_path, "method=palp", "seed=0,1", "target='a sketch without a slot'") == 1
     assert "2 of 2 cells failed" in capsys.readouterr().err
     assert not (tmp_path / "adhoc").exists()
 

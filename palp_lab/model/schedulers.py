@@ -42,4 +42,4 @@ def find_class(name: str) -> Any:
     import diffusers
 
     found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-    return found if hasattr(found, "from_config") and hasattr(found, "step") else None
+    return found if getattr(found, "from_config", None) and getattr(found, "step", None) else None

@@ -10,7 +10,6 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from palp_lab.model.flow import flow_config
 from palp_lab.tinyworld.pretrain_flow import AbstractFlowMatching, Teacher, trained_generator
 from palp_lab.tinyworld.pretrain_generator import SIZES, STEPS, build_unet
 from palp_lab.tinyworld.pretrain_stages import detail_table, load_shipped, shipped_segments, token_table
@@ -25,7 +24,13 @@ SIZE = SIZES["generator_small"]
 def build_flow_unet_scheduler() -> UniPCMultistepScheduler:
     """Straight paths without shift, by a sampler that the stock StableDiffusionPipeline can hold: that of Stable
     Diffusion 3 has no scale for the first noise."""
-    return UniPCMultistepScheduler.from_config(flow_config(STEPS))
+    return UniPCMultistepScheduler(
+        num_train_timesteps=STEPS,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=1.0,
+        steps_offset=1,
+    )
 
 
 class FlowUNet(AbstractFlowMatching):
