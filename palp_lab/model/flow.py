@@ -67,7 +67,7 @@ def flow_path(config: Mapping[str, Any], name: str) -> RectifiedFlow:
 
     Raises UserError for clocks that are not one curve for all sizes of pictures, or not straight.
     """
-    if not is_flow(config):
+    if "_class_name" in config and not is_flow(config):
         raise UserError(f"model.path={name}: the scheduler is a {config['_class_name']}, not {OWN}")
     if config.get("_class_name", OWN) != OWN and not config.get("use_flow_sigmas"):
         raise UserError(

@@ -65,6 +65,7 @@ def test_every_sampler_follows_a_straight_path_to_its_end(name: str) -> None:
 
 def test_the_shift_of_the_model_is_the_samplers_and_the_trainings() -> None:
     assert flow_path(CONFIG, "here").shift == 3
+    assert flow_path({"num_train_timesteps": 1000, "shift": 3.0}, "published sizes").shift == 3
     for name in FLOW_SCHEDULERS:
         plain, shifted = (make_flow_scheduler(name, {**CONFIG, "shift": shift}) for shift in (1.0, 3.0))
         for one in (plain, shifted):
