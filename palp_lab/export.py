@@ -37,10 +37,12 @@ def export(config: DictConfig) -> None:
     from palp_lab.formats.card import find_result
     from palp_lab.saved_adapters import open_saved
     from palp_lab.study.result import load_result
+    from palp_lab.tracked import send_files, tracked
+    from palp_lab.training import as_plain
 
     dtype, folder = build_dtype(str(config.save_dtype)), Path(config.to)
     path, scored = (Path(config.adapter), find_result(Path(config.adapter))) if config.adapter else _trained(config)
-    adapter, about, _ = open_saved(path, config)
+    adapter, about, digest = open_saved(path, config)
     try:
         result = load_result(scored) if scored else None
         written = export_adapter(adapter, folder, about, config.get("format"), dtype, result)
@@ -48,6 +50,8 @@ def export(config: DictConfig) -> None:
         adapter.detach()
     for name in written:
         print(folder / name)
+    with tracked(config, [digest, *written], f"export of {path.name}", as_plain(config)) as run:
+        send_files(run, [folder / name for name in written])
 
 
 def _trained(config: DictConfig) -> tuple[Path, Path | None]:

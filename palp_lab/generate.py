@@ -92,16 +92,22 @@ def generate(config: DictConfig) -> None:
     from palp_lab.cell import Cell, adapter_file
     from palp_lab.pictures import write_pictures
     from palp_lab.result_folder import link_all, result_folder, study_folder
+    from palp_lab.tracked import send_drawn, tracked, tracked_cell, train_tracked
+    from palp_lab.training import as_plain
 
     how, context = config.generate, configured_context(config.generate)
     paths = [Path(path) for path in config.adapters]
     if not paths:
         cell = Cell(config)
         if context is None:
-            for step in cell.steps:
-                folder = result_folder(cell) / "images" / f"step_{step:06d}"
-                link_all(cell.pictures(step).folder, folder)
-                print(folder)
+            with tracked_cell(cell) as run:
+                if run is not None:
+                    train_tracked(cell, run)
+                for step in cell.steps:
+                    folder = result_folder(cell) / "images" / f"step_{step:06d}"
+                    link_all(cell.pictures(step).folder, folder)
+                    send_drawn(run, sorted(folder.glob("*.png")), step)
+                    print(folder)
             return
         paths = [adapter_file(cell.train().folder, step) for step in cell.steps]
     sentences = list(build(config.prompts, "prompts").sentences(config.target))
@@ -117,7 +123,9 @@ def generate(config: DictConfig) -> None:
                 adapter.model, personal(adapter), sentences, range(how.seeds), sampling, int(how.batch_size), knobs,
                 context,
             )  # fmt: skip
-            write_pictures(folder, drawn)
+            written = write_pictures(folder, drawn)
+        with tracked(config, [name, *sentences], name, {**as_plain(config), "adapter": str(path)}) as run:
+            send_drawn(run, written)
         print(folder)
 
 

@@ -7,12 +7,14 @@ it was made.
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from palp_lab import __version__
 from palp_lab.study.store import digest
 
 if TYPE_CHECKING:
@@ -60,6 +62,17 @@ version = cache(metadata.version)
 def machine(device: str, threads: int) -> dict[str, Any]:
     """What computes: kind of device, threads, and the versions of the libraries."""
     return {"device": device, "threads": threads, **{name: version(name) for name in LIBRARIES}}
+
+
+def versions() -> dict[str, str | None]:
+    """What computed the numbers, as results say it; None for a library that is not installed."""
+    found: dict[str, str | None] = {"palp_lab": __version__, "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except metadata.PackageNotFoundError:
+            found[library] = None
+    return found
 
 
 def read_by(stage: str, config: Mapping[str, Any]) -> dict[str, Any]:

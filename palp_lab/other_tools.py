@@ -16,6 +16,7 @@ from pathlib import Path
 from palp_lab.dataset.captions import slotted
 from palp_lab.dataset.concept import SLOT, AbstractDataset, Concept
 from palp_lab.dataset.picture_file import picture_files
+from palp_lab.keys import versions
 from palp_lab.metrics.protocols import Protocol
 from palp_lab.pictures import Picture, Scalar, read_image, read_picture, write_pictures
 from palp_lab.score import (
@@ -24,7 +25,6 @@ from palp_lab.score import (
     protocol_entry,
     score_bounds,
     score_records,
-    versions,
 )
 from palp_lab.study.fields import Fields, parse, read_text
 from palp_lab.study.result import Record, Result

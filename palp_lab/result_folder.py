@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from palp_lab.cell import adapter_file
-from palp_lab.keys import UNREAD, cell_name
-from palp_lab.score import protocol_entry, versions
+from palp_lab.keys import UNREAD, cell_name, versions
+from palp_lab.score import protocol_entry
 from palp_lab.study.result import Cost, Result, save_result
 from palp_lab.study.sweeps import current
 from palp_lab.study.writing import write_text

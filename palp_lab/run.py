@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.memory import known_result, remember
 from palp_lab.study.sweeps import current, leave_cells
+from palp_lab.tracked import NAN, objectives, send_result, tracked_cell, train_tracked
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from palp_lab.study.result import Result
 
 logger = logging.getLogger(__name__)
-
-NAN = float("nan")
 
 
 def run(config: DictConfig) -> tuple[float, float]:
@@ -94,7 +92,7 @@ def read_targets(path: Path) -> list[str]:
 
 def run_cell(cell: Cell) -> Result:
     """The result of a cell: from the study's ledger if it is known there, else from its stages, made where missing."""
-    from palp_lab.result_folder import RESULT, publish, result_folder
+    from palp_lab.result_folder import RESULT, result_folder
     from palp_lab.study.result import save_result
 
     if (known := known_result(cell)) is not None:
@@ -103,76 +101,19 @@ def run_cell(cell: Cell) -> Result:
             save_result(known, path)
         return known
     _ = cell.protocol_words  # a scorer that is not there is said before anything is trained
-    with wandb_run(cell) as tracked:
-        from palp_lab.engine.loggers import build_loggers
-
-        training = cell.train(build_loggers(tracked))
-        result = publish(cell, training)
-        if tracked is not None:
-            if training.cached:
-                send_log(tracked, training.folder / "log.csv")
-            send(tracked, result, result_folder(cell))
+    result = make_result(cell)
     remember(cell, result)
     return result
 
 
-def objectives(result: Result) -> tuple[float, float]:
-    """Text alignment and identity, means over the prompts with the concept at the last step."""
-    last = max((record.step for record in result.records), default=0)
-    records = [record for record in result.records if record.step == last]
+def make_result(cell: Cell) -> Result:
+    """Makes what is missing of a cell and writes its folder, in one tracked run where logger=wandb."""
+    from palp_lab.result_folder import publish, result_folder
 
-    def mean(*names: str) -> float:
-        for name in names:
-            found = [r.metrics[name].value for r in records if name in r.metrics]
-            values = [value for value in found if value is not None]
-            if values:
-                return sum(values) / len(values)
-        return NAN
-
-    return mean("text_alignment"), mean("identity", "image_alignment")
-
-
-@contextmanager
-def wandb_run(cell: Cell) -> Iterator[Any]:
-    """The cell's Weights & Biases run where logger=wandb, else None."""
-    if cell.config.logger.name != "wandb":
-        yield None
-        return
-    from palp_lab.result_folder import result_folder
-    from palp_lab.study.tracking import open_run, project_of, run_id
-
-    config, folder = cell.config, result_folder(cell)
-    project = project_of(config.logger)
-    id = run_id(str(config.study_name), str(config.verb), cell.run)
-    with open_run(project, id, folder.name, str(config.verb), cell.plain, folder) as opened:
-        yield opened
-
-
-def send_log(tracked: Any, path: Path) -> None:
-    """The rows of a training that was finished before this run was opened."""
-    from palp_lab.engine.callbacks import read_log
-    from palp_lab.study.tracking import STEP
-
-    for row in read_log(path):
-        numbers = {name: float(text) for name, text in row.items() if text and name != "step"}
-        tracked.log({**numbers, STEP: int(row["step"])})
-
-
-def send(tracked: Any, result: Result, folder: Path) -> None:
-    """A result's pictures with what was measured on each, and its final numbers."""
-    from palp_lab.study.tracking import send_pictures, send_summary
-
-    last = max(record.step for record in result.records)
-    rows: list[dict[str, Any]] = []
-    for record in result.records:
-        if record.step != last:
-            continue
-        for i, (image, seed) in enumerate(zip(record.images, record.picture_seeds, strict=True)):
-            each = {name: m.per_image[i] for name, m in record.metrics.items() if m.per_image and len(m.per_image) > i}
-            rows.append({"image": folder / image, "step": last, "prompt": record.prompt, "seed": seed, **each})
-    send_pictures(tracked, rows)
-    text, likeness = objectives(result)
-    send_summary(tracked, {"text_alignment": text, "identity": likeness, "seconds": result.cost.seconds})
+    with tracked_cell(cell) as tracked:
+        result = publish(cell, train_tracked(cell, tracked))
+        send_result(tracked, result, result_folder(cell))
+    return result
 
 
 def end_sweep(config: DictConfig, cells: Sequence[Mapping[str, Any]]) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from palp_lab import __version__
 from palp_lab.dataset.concept import AbstractDataset, Concept
 from palp_lab.metrics.base import Score, per_image
 from palp_lab.metrics.protocols import Protocol, References
@@ -45,13 +42,15 @@ def score(config: DictConfig) -> None:
     from palp_lab.parts import open_dataset, open_protocol
     from palp_lab.study.result import save_result
     from palp_lab.study.sweeps import current
+    from palp_lab.tracked import send_result, tracked
+    from palp_lab.training import as_plain
 
     if config.images is None:
         from palp_lab.cell import Cell
-        from palp_lab.result_folder import RESULT, publish, result_folder
+        from palp_lab.result_folder import RESULT, result_folder
+        from palp_lab.run import make_result
 
-        cell = Cell(config)
-        publish(cell, cell.train())
+        make_result(cell := Cell(config))
         print(result_folder(cell) / RESULT)
         return
     from palp_lab.other_tools import read_foreign, score_foreign, side_of
@@ -78,6 +77,8 @@ def score(config: DictConfig) -> None:
     }  # fmt: skip
     result = score_foreign(pictures, open_protocol(config), dataset, axes=axes, target=config.target, folder=folder)
     print(save_result(result, folder / "result.json"))
+    with tracked(config, [result.run], str(axes["method"]), as_plain(config)) as run:
+        send_result(run, result, folder)
 
 
 def gather_references(dataset: AbstractDataset, concept: Concept, sentences: Iterable[str]) -> References:
@@ -285,14 +286,3 @@ def knobs_of(picture: Picture) -> dict[str, Scalar]:
 def protocol_entry(protocol: Protocol) -> ProtocolEntry:
     """The protocol as a result names it."""
     return ProtocolEntry(protocol.name, protocol.version, protocol.hashes())
-
-
-def versions() -> dict[str, Scalar]:
-    """What computed the numbers."""
-    found: dict[str, Scalar] = {"palp_lab": __version__, "python": platform.python_version()}
-    for library in ("torch", "diffusers", "transformers", "peft"):
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = None
-    return found

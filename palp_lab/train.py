@@ -139,12 +139,12 @@ def train_adapter(
 
 def train(config: DictConfig) -> None:
     """The verb: trains what the configuration describes, or finds it trained, and prints where the adapters are."""
-    from palp_lab.engine.loggers import build_loggers
-    from palp_lab.run import open_cells, wandb_run
+    from palp_lab.run import open_cells
+    from palp_lab.tracked import tracked_cell, train_tracked
 
     for cell in open_cells(config):
-        with wandb_run(cell) as tracked:
-            stage = cell.train(build_loggers(tracked))
+        with tracked_cell(cell) as tracked:
+            stage = train_tracked(cell, tracked)
         print(stage.folder / "adapters" / f"step_{max(cell.steps):06d}.safetensors")
 
 

@@ -20,9 +20,10 @@ from palp_lab.composition import conf_folder
 from palp_lab.dataset.tiny import TARGET as DEFAULT
 from palp_lab.memory import known_result
 from palp_lab.result_folder import RESULT, result_folder
-from palp_lab.run import objectives, run
+from palp_lab.run import run
 from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
+from palp_lab.tracked import objectives
 from palp_lab.types import UserError
 from tests.dataset.pictures import photos
 from tests.micro import LENGTH

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from palp_lab.dataset.concept import AbstractDataset, Concept
+from palp_lab.keys import versions
 from palp_lab.metrics.alignment import ImageAlignment, TextAlignment
 from palp_lab.metrics.diversity import Diversity
 from palp_lab.metrics.drift import ClassCollapse, Drift
@@ -28,7 +29,6 @@ from palp_lab.score import (
     score_bounds,
     score_drift,
     score_records,
-    versions,
 )
 from palp_lab.study.result import Record, Result, load_result, save_result
 from palp_lab.tinyworld.parse import parse

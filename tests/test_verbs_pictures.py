@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from palp_lab.export import export
 from palp_lab.generate import generate
 from palp_lab.pictures import png_bytes, read_pictures
 from palp_lab.report import report
@@ -16,6 +17,7 @@ from palp_lab.study.result import load_result
 from palp_lab.types import UserError
 from tests.metrics.conftest import noise_pictures
 from tests.micro_lab import MicroLab, micro_lab  # noqa: F401
+from tests.study.wandb_records import read_offline
 
 
 def test_generate_from_this_configuration_and_from_saved_adapters(
@@ -111,6 +113,48 @@ def test_people_and_judges_can_be_asked_of_other_tools_alone(
         with pytest.raises(UserError, match=r"no result of cat.* has a training photo beside it") as error:
             report(compose_verb(micro_lab, "report", *asked, f"{key}=true"))
         assert "\n" not in str(error.value)
+
+
+def test_each_verb_has_its_own_run_in_wandb(
+    micro_lab: MicroLab,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # as in a notebook: no command says what it was given
+    for name in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb-home"))
+    overrides = (
+        "method=ti_db", f"output={tmp_path}", "generate.seeds=1", "trainer.max_steps=2",
+        "logger=wandb", "logger.mode=offline", "study_name=tracked",
+    )  # fmt: skip
+    generate(compose_verb(micro_lab, "generate", *overrides))
+    (adapter,) = tmp_path.glob("store/train/*/adapters/step_000002.safetensors")
+    generate(compose_verb(micro_lab, "generate", *overrides, f"adapters=[{adapter}]"))
+    folder = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    score(compose_verb(micro_lab, "score", *overrides))
+    score(compose_verb(micro_lab, "score", *overrides, f"images={folder}", "labels.model=micro"))
+    export(compose_verb(micro_lab, "export", *overrides, f"adapter={adapter}", f"to={tmp_path / 'out'}"))
+    drawn, redrawn, scored, foreign, exported = read_offline(tmp_path)
+    kinds = ["generate", "generate", "score", "score", "export"]
+    assert [run.run.job_type for run in (drawn, redrawn, scored, foreign, exported)] == kinds
+    assert {run.run.run_group for run in (drawn, redrawn, scored, foreign, exported)} == {"tracked"}
+    assert len({run.run.run_id for run in (drawn, redrawn, scored, foreign, exported)}) == 5
+    for run in (drawn, scored):
+        assert len([row for row in run.history if "reconstruction/value" in row]) == 2, "live, and sent afterwards"
+    for run in (drawn, redrawn, scored, foreign):
+        assert any(key.startswith("pictures") for row in run.history for key in row)
+        assert run.exit_code == 0
+    assert all(run.summary["text_alignment"] == pytest.approx(mean_text(path)) for run, path in (
+        (scored, next((tmp_path / "tracked" / "cells").glob("*/result.json"))), (foreign, folder / "result.json"),
+    ))  # fmt: skip
+    assert exported.summary["bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert not list(folder.glob("wandb")), "a folder of pictures holds pictures"
+
+
+def mean_text(path: Path) -> float:
+    values = [r.metrics["text_alignment"].value for r in load_result(path).records if r.prompt_group != "drift"]
+    return sum(value for value in values if value is not None) / len(values)
 
 
 def compose_verb(lab: MicroLab, verb: str, *overrides: str):  # type: ignore[no-untyped-def]

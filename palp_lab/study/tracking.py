@@ -90,6 +90,13 @@ def send_pictures(run: Any, rows: Sequence[Mapping[str, Any]], limit: int = 64) 
     run.log({"pictures": table, "samples": panels, STEP: max(int(row.get("step") or 0) for row in rows)})
 
 
+def send_files(run: Any, sizes: Mapping[str, int]) -> None:
+    """A table of files by name, with their bytes."""
+    import wandb
+
+    run.log({"files": wandb.Table(columns=["file", "bytes"], data=[[name, size] for name, size in sizes.items()])})
+
+
 def send_summary(run: Any, values: Mapping[str, float | None]) -> None:
     """Final numbers of a run; what was not measured is left out."""
     for name, value in values.items():
