@@ -36,12 +36,12 @@ class Finding:
 def doctor(config: DictConfig) -> None:
     """Prints the findings and raises SystemExit(1) where one needs a fix."""
     checks: list[Callable[[DictConfig], Finding]] = [_python, _libraries, _device, _threads, _disk, _model, _wandb]
-    findings = [*(check(config) for check in checks), *presets()]
+    findings = [*(check(config) for check in checks), *scorers(config), *presets()]
     for finding in findings:
         mark = "fix " if finding.fix else "ok  " if finding.there else "--  "
-        print(f"{mark} {finding.subject:<11}{finding.found}")
+        print(f"{mark} {finding.subject:<15} {finding.found}")
         if finding.fix:
-            print(f"     {'':<11}-> {finding.fix}")
+            print(f"     {'':<15} -> {finding.fix}")
     if any(finding.fix for finding in findings):
         raise SystemExit(1)
 
@@ -114,6 +114,38 @@ def _model(config: DictConfig) -> Finding:
         return Finding("model", str(config.labels.model), f"does not open: {type(error).__name__}: {error}")
     said = f"{config.labels.model}: {model.resolution} px, {len(model.sites)} cross-attention sites, {model.kind}"
     return Finding("model", f"{said}, {model.weight_bytes / 1e9:.2f} GB of weights in {config.dtype}")
+
+
+def scorers(config: DictConfig) -> list[Finding]:
+    """Whether the networks that score are on this machine: those of the configuration, which a folder that is not there
+    stops, and those that real photos are measured with, which come from the hub when they are first needed."""
+    from omegaconf import OmegaConf
+
+    from palp_lab.composition import conf_folder
+    from palp_lab.metrics.embedders import network_is_here
+
+    used = _networks(OmegaConf.to_container(config.metrics, resolve=False))
+    known = _networks(OmegaConf.to_container(OmegaConf.load(conf_folder() / "metrics" / "photos.yaml")))
+    findings = []
+    for path in dict.fromkeys([*used, *known]):
+        if network_is_here(path):
+            findings.append(Finding("scorer", f"{path}: here"))
+            continue
+        from_hub = path.count("/") == 1 and not Path(path).is_absolute() and not Path(path).exists()
+        get = f"not here: hf download {path} where there is a network"
+        fix = "" if from_hub else f"give metrics.embedders the folder a transformers model was saved to ({path})"
+        findings.append(
+            Finding("scorer", f"{path}: {get if from_hub else 'no network there'}", fix, there=not from_hub)
+        )
+    return findings
+
+
+def _networks(node: Any) -> list[str]:
+    """The paths of the networks below a protocol's node."""
+    if not isinstance(node, dict):
+        return []
+    own = [str(node["path"])] if node.get("path") and "_target_" in node else []
+    return [*own, *(path for value in node.values() for path in _networks(value))]
 
 
 def presets() -> list[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from palp_lab.composition import compose
-from palp_lab.doctor import doctor, presets
+from palp_lab.doctor import doctor, presets, scorers
 from palp_lab.model.folder import lacking
 
 
@@ -28,7 +28,7 @@ def test_a_healthy_machine(output: Path, capsys: pytest.CaptureFixture[str]) -> 
     for subject in ("python", "libraries", "device", "threads", "disk", "model", "wandb"):
         assert f"ok   {subject}" in said
     assert "64 px" in said and "GB of weights in float32" in said
-    assert "ok   tiny       here" in said
+    assert "ok   tiny            here" in said
 
 
 def test_presets_say_what_is_missing_and_where_it_comes_from(
@@ -49,6 +49,31 @@ def test_presets_say_what_is_missing_and_where_it_comes_from(
     assert "not here (model_index.json): hf download stabilityai/stable-diffusion-xl" in said["sdxl"].found
     assert "13.9 GB" in said["sdxl"].found
     assert said["sd15"].there and not said["sdxl"].there
+
+
+def test_scorers_say_whether_they_are_here(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a hub's cache configuration and weights count, of a folder that it is one."""
+    import huggingface_hub
+
+    cached = {
+        "openai/clip-vit-base-patch32": {"config.json", "model.safetensors"},
+        "facebook/dino-vits16": {"config.json"},
+    }
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda where, name: name if name in cached.get(where, ()) else None
+    )
+    said = {finding.found.split(":")[0]: finding for finding in scorers(compose("doctor", "device=cpu"))}
+    assert not any(finding.fix for finding in said.values())
+    here = {path for path, finding in said.items() if finding.there}
+    assert here == {"clip", "identity", "reader", "openai/clip-vit-base-patch32"}
+    assert said["facebook/dino-vits16"].found.endswith("hf download facebook/dino-vits16 where there is a network")
+    assert examine("device=cpu", "free_gigabytes=0", f"metrics.embedders.clip.path={tmp_path}") == 1
+    assert (
+        f"-> give metrics.embedders the folder a transformers model was saved to ({tmp_path})"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_preset_of_which_only_the_configuration_is_cached_is_not_here(micro_path: Path, tmp_path: Path) -> None:
@@ -90,7 +115,7 @@ def test_wandb_online_needs_a_key(
     assert "wandb login" in capsys.readouterr().out
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     examine("device=cpu", "logger=wandb")
-    assert "ok   wandb      online" in capsys.readouterr().out
+    assert "ok   wandb           online" in capsys.readouterr().out
 
 
 def test_no_check_stops_the_others(output: Path, capsys: pytest.CaptureFixture[str]) -> None:

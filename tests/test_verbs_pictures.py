@@ -16,14 +16,18 @@ from palp_lab.score import score
 from palp_lab.study.result import load_result
 from palp_lab.types import UserError
 from tests.metrics.conftest import noise_pictures
-from tests.micro_lab import MicroLab, micro_lab  # noqa: F401
+from tests.micro_lab import MicroLab
 from tests.study.wandb_records import read_offline
 
 
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command says what it was given."""
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])
+
+
 def test_generate_from_this_configuration_and_from_saved_adapters(
-    micro_lab: MicroLab,  # noqa: F811
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ("method=ti_db", f"output={tmp_path}", "generate.seeds=1", "trainer.max_steps=1")
     generate(compose_verb(micro_lab, "generate", *overrides))
@@ -42,9 +46,7 @@ def test_generate_from_this_configuration_and_from_saved_adapters(
 
 
 def test_score_of_this_configuration_is_its_cells_result(
-    micro_lab: MicroLab,  # noqa: F811
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ("method=ti_db", f"output={tmp_path}", "generate.seeds=2", "trainer.max_steps=1")
     score(compose_verb(micro_lab, "score", *overrides))
@@ -61,12 +63,8 @@ def test_score_of_this_configuration_is_its_cells_result(
 
 
 def test_score_of_any_tools_pictures_lies_beside_them(
-    micro_lab: MicroLab,  # noqa: F811
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str], notebook: None
 ) -> None:
-    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # as in a notebook: no command says what it was given
     for i, image in enumerate(noise_pictures(2)):
         (tmp_path / f"{i}.png").write_bytes(png_bytes(image))
     (tmp_path / "prompts.json").write_text(json.dumps({"0": "a sketch of a cat", "1": "a sketch of a cat"}))
@@ -80,12 +78,8 @@ def test_score_of_any_tools_pictures_lies_beside_them(
 
 
 def test_people_and_judges_can_be_asked_of_other_tools_alone(
-    micro_lab: MicroLab,  # noqa: F811
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str], notebook: None
 ) -> None:
-    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # as in a notebook: no command says what it was given
     for seed, method in enumerate(("mine", "theirs")):
         folder = tmp_path / "sets" / method
         folder.mkdir(parents=True)
@@ -116,12 +110,12 @@ def test_people_and_judges_can_be_asked_of_other_tools_alone(
 
 
 def test_each_verb_has_its_own_run_in_wandb(
-    micro_lab: MicroLab,  # noqa: F811
+    micro_lab: MicroLab,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    notebook: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # as in a notebook: no command says what it was given
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb-home"))
     overrides = (

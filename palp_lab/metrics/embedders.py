@@ -140,14 +140,34 @@ def network_folder(path: str | Path) -> Path:
     """The folder of a network: a bare word names a shipped one (`clip`), anything else is a folder or a hub id.
     Raises UserError where it is not there."""
     here = Path(path).expanduser()
-    shipped = SHIPPED / here
-    for folder in (shipped, here) if len(here.parts) == 1 else (here,):
-        if (folder / "config.json").is_file():
-            return folder.resolve()
+    if (folder := _local(here)) is not None:
+        return folder
     if here.exists() or len(here.parts) != 2 or here.is_absolute():
         raise UserError(f"{path}: no network there (no config.json); give the folder a transformers model was saved to")
     return _download(str(path))
 
+
+def network_is_here(path: str | Path) -> bool:
+    """Whether a network could be opened without a hub; nothing is downloaded or opened."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if _local(Path(path).expanduser()) is not None:
+        return True
+    if len(Path(path).parts) != 2:
+        return False
+    kept = {name: try_to_load_from_cache(str(path), name) for name in ("config.json", *WEIGHTS)}
+    return isinstance(kept.pop("config.json"), str) and any(isinstance(file, str) for file in kept.values())
+
+
+def _local(here: Path) -> Path | None:
+    for folder in (SHIPPED / here, here) if len(here.parts) == 1 else (here,):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    return None
+
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Names of weights, the safe kind first: many repositories hold the same weights twice."""
 
 OUT_OF_REACH = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError"}
 """Errors of the hub's client that say nothing of the network that was asked for."""
@@ -166,8 +186,7 @@ def _download(name: str) -> Path:
     before = hub.get_verbosity()
     hub.set_verbosity_error()  # not a line for every attempt: the error below is ours
     try:
-        # safetensors first: many repositories hold the same weights twice.
-        for weights in ("model.safetensors", "pytorch_model.bin"):
+        for weights in WEIGHTS:
             folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", weights]))
             if (folder / weights).is_file():
                 return folder
