@@ -21,6 +21,16 @@ ALLOWED = ("palp_lab.",)
 """What `_target_` may begin with. Own packages are added by the environment, PALP_LAB_TARGETS=my_package, never by a
 configuration file: a file from somebody else must not be able to widen the list."""
 
+FACTORIES = {
+    "palp_lab.captioned.folder_pairs", "palp_lab.captioned.tiny_pairs", "palp_lab.metrics.elements.open_reader",
+    "palp_lab.metrics.lpips.open_lpips", "palp_lab.metrics.phrases.open_phrases",
+    "palp_lab.metrics.preprocessing.preprocessing", "palp_lab.metrics.protocols.protocol", "palp_lab.model.open_model",
+    "palp_lab.prompt_files.custom_concept101_prompts", "palp_lab.prompt_files.dreambench_prompts",
+    "palp_lab.tinyworld.parse",
+}  # fmt: skip
+"""The functions of ours that may be called; beside them only classes of ours: a function that writes files, or a name
+one of our modules has imported, is nothing a configuration builds."""
+
 
 def allowed() -> tuple[str, ...]:
     """Prefixes a target may have, with those of the environment."""
@@ -43,11 +53,15 @@ def locate(target: str, key: str) -> Any:
         )
     module, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise UserError(f"{key}._target_={target}: there is no module {error.name}") from error
     except AttributeError as error:
         raise UserError(f"{key}._target_={target}: {module} has no {name}") from error
+    ours = isinstance(found, type) and found.__module__.startswith(ALLOWED)
+    if target.startswith(ALLOWED) and not ours and target not in FACTORIES:
+        raise UserError(f"{key}._target_={target}: is no class of palp_lab, so it is not built")
+    return found
 
 
 def build(node: DictConfig, key: str, **given: Any) -> Any:

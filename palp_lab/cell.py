@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from palp_lab import keys
 from palp_lab.build import build
 from palp_lab.generate import Prompting, Sampling, base, generate_pictures, personal, without_concept
+from palp_lab.metrics.embedders import rest
 from palp_lab.parts import open_concept, open_dataset, open_losses, open_model, open_protocol
 from palp_lab.pictures import Picture, read_pictures, write_pictures
 from palp_lab.prompts import check_lengths
@@ -88,7 +89,8 @@ class Cell:
     @cached_property
     def protocol_words(self) -> dict[str, Any]:
         """The protocol as plain data."""
-        return asdict(protocol_entry(self.protocol))
+        words = asdict(protocol_entry(self.protocol))
+        return {**words, "hashes": {**words["hashes"], **keys.code_of(self.plain["metrics"])}}
 
     @property
     def sentences(self) -> list[str]:
@@ -140,6 +142,7 @@ class Cell:
         training does its share and ends here; rank 0 draws and scores."""
 
         def build_in(folder: Path) -> Mapping[str, Any]:
+            rest()
             return train_stage(
                 self.config, self.model, self.dataset, self.losses, self.target, self.sentences, folder, loggers
             )

@@ -18,7 +18,7 @@ from palp_lab import __version__
 from palp_lab.adapter import Adapter
 from palp_lab.context import Canvas, Context, read_context
 from palp_lab.dataset.concept import Concept
-from palp_lab.engine.pictures import denoise, start, to_uint8
+from palp_lab.engine.pictures import check_finite, denoise, start, to_uint8
 from palp_lab.model.base import AbstractModel, LatentDistribution, TextCond
 from palp_lab.pictures import Picture, Scalar
 from palp_lab.types import UserError
@@ -190,7 +190,8 @@ def generate_pictures(
     Every picture starts from its own seed's noise, so neither batch size nor order nor neighbours change it (beyond
     the rounding of another matrix shape). With guidance the empty prompt's rows share the pass: 2 x `batch_size`.
     When memory runs out the batch is halved and the work goes on. `knobs` are added to the pictures' description. With
-    a `context` all are drawn into its photo. Raises UserError where one picture alone does not fit.
+    a `context` all are drawn into its photo. Raises UserError where one picture alone does not fit, and for one that
+    holds values that are not finite.
     """
     about, ground = made_with(model, sampling, knobs, context), None
     if context is not None:
@@ -209,7 +210,8 @@ def generate_pictures(
             assert conds is not None
             rows = torch.tensor([i for i, _ in part], device=conds.tokens.device)
             with torch.no_grad(), prompting.block():
-                images = _draw(model, conds[rows], negative, [seed for _, seed in part], sampling, ground)
+                names = [f"{prompting.fill(sentences[i])!r}, seed {seed}" for i, seed in part]
+                images = _draw(model, conds[rows], negative, [seed for _, seed in part], sampling, ground, names)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -236,9 +238,11 @@ def _draw(
     negative: TextCond | None,
     seeds: Sequence[int],
     sampling: Sampling,
-    ground: tuple[Canvas, LatentDistribution] | None = None,
+    ground: tuple[Canvas, LatentDistribution] | None,
+    names: Sequence[str],
 ) -> Tensor:
-    """One batch of pictures [b 3 h w] (uint8, on the CPU), on white paper or on the `ground` of a photo."""
+    """One batch of pictures [b 3 h w] (uint8, on the CPU), on white paper or on the `ground` of a photo. `names` are
+    for the error line of one that is not finite."""
     count = len(seeds)
     if ground is None:
         starts = [start(seed, model.latent_shape) for seed in seeds]
@@ -249,7 +253,8 @@ def _draw(
         noise, source = ground[0].begin(ground[1], generators)
     negatives = None if negative is None else negative.repeat(count)
     how = (sampling.scheduler, sampling.steps, sampling.guidance)
-    images = to_uint8(model.decode_image(denoise(model, cond, negatives, noise, generators, *how, source)))
+    pixels = model.decode_image(denoise(model, cond, negatives, noise, generators, *how, source))
+    images = to_uint8(check_finite(pixels, names, model.dtype))
     return images if ground is None else ground[0].paste(images)
 
 

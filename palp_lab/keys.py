@@ -7,14 +7,17 @@ it was made.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import metadata
+from importlib import import_module, metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab import __version__
+from palp_lab.build import FACTORIES
 from palp_lab.study.store import digest
 
 if TYPE_CHECKING:
@@ -95,11 +98,43 @@ def describe_concept(concept: Concept) -> dict[str, Any]:
     }
 
 
+def code_of(node: Any) -> dict[str, str]:
+    """What the configuration cannot say of the parts below a node: how they are written, by target.
+
+    A class that says ``version = 1`` is told from others by its name alone, and one that says more by its number. Until
+    a class says so, its file's hash stands for it, so that a part that was just mended is never answered by what its
+    former self has made; what such a file imports is not looked at.
+    """
+    found: dict[str, str] = {}
+    if isinstance(node, Mapping):
+        if (target := node.get("_target_")) and (told := _written(str(target))) is not None:
+            found[str(target)] = told
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            found |= code_of(value)
+    return found
+
+
+def _written(target: str) -> str | None:
+    module, _, name = target.rpartition(".")
+    loaded = import_module(module)
+    told = vars(part).get("version") if isinstance(part := getattr(loaded, name), type) else None
+    if told == 1 or target in FACTORIES:
+        return None
+    if told is not None:
+        return f"version {told}"
+    return hashlib.sha256(Path(str(loaded.__file__)).read_bytes()).hexdigest()[:16]
+
+
 def train_inputs(config: Mapping[str, Any], model: str, concept: Concept, target: str | None) -> dict[str, Any]:
     """What decides an adapter. `target` is None for a method that has none, so that all its cells share a training."""
+    read = read_by("train", config)
+    code = code_of(read)
     return {
         "version": VERSIONS["train"],
-        "config": read_by("train", config),
+        "config": read,
+        **({"code": code} if code else {}),
         "model": model,
         "concept": describe_concept(concept),
         "target": target,

@@ -119,7 +119,26 @@ def job(verb: str, config: DictConfig) -> Any:
     about = HydraConfig.get()
     fill_labels(config, about.runtime.choices)
     swept = about.mode == RunMode.MULTIRUN
+    if swept and "joblib" in str(about.launcher.get("_target_")):
+        own_device(int(about.job.num))
     return attempt(verb, config, list(about.overrides.task), Path(about.runtime.output_dir), swept)
+
+
+PINNED = "PALP_LAB_DEVICE"
+
+
+def own_device(number: int) -> None:
+    """Gives a worker process that nobody has placed one CUDA device for all its jobs, in turn by its first job's
+    number: joblib would put every worker on the first. What `CUDA_VISIBLE_DEVICES` leaves out stays out."""
+    if PINNED in os.environ:
+        return
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is None:
+        import torch
+
+        told = ",".join(map(str, range(torch.cuda.device_count())))
+    if len(devices := told.split(",")) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[PINNED] = devices[number % len(devices)]
 
 
 def attempt(verb: str, config: DictConfig, overrides: list[str], folder: Path, swept: bool) -> Any:
@@ -157,6 +176,12 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> A
         raise UserError(
             f"trainer.devices={config.trainer.devices} cannot be swept with -m: every rank would sweep again; "
             "take trainer.devices=1 and hydra/launcher=joblib or submitit_slurm, or one command per cell"
+        )
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # of the `srun` that has started this process
+    if tasks > 1 and config.get("trainer") and config.trainer.devices != 1:
+        raise UserError(
+            f"trainer.devices={config.trainer.devices}: srun has started this command {tasks} times, and each would "
+            f"start its further processes itself; take --ntasks=1 --gpus-per-task={config.trainer.devices}"
         )
     if config.get("dry_run") and verb != "run":
         raise UserError(f"dry_run=true: {verb} has no plan to show; palp-lab run dry_run=true lists what is to be done")

@@ -35,6 +35,8 @@ class Prompts:
     name other things outright, or say {other}, filled from `others` without the concept's superclass.
     """
 
+    version = 1
+
     groups: Mapping[str, Sequence[str]]
     drift_with_class_word: Sequence[str] = ()
     drift_without_class_word: Sequence[str] = ()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from palp_lab.cell import adapter_file
 from palp_lab.keys import UNREAD, cell_name, versions
-from palp_lab.score import protocol_entry
 from palp_lab.study.result import Cost, Result, save_result
+from palp_lab.study.result import Protocol as ProtocolEntry
 from palp_lab.study.sweeps import current
 from palp_lab.study.writing import write_text
 
@@ -63,7 +63,7 @@ def publish(cell: Cell, training: Stage) -> Result:
         axes=axes(cell),
         records=records,
         bounds=bounds,
-        protocol=protocol_entry(cell.protocol),
+        protocol=ProtocolEntry(**cell.protocol_words),
         cost=Cost(**{key: cost.get(key) for key in Cost.__dataclass_fields__}),
         versions={**versions(), "device": cell.machine["device"], "threads": cell.machine["threads"]},
         training_log={"csv": "log.csv"},

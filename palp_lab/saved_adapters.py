@@ -85,6 +85,7 @@ def rebuild(about: Mapping[str, Any], device: str = "cpu", dtype: str = "float32
 
     if missing := [key for key in ("model", "tokens", "edits", "superclass", "placeholder") if key not in about]:
         raise UserError(f"the adapter's header does not say its {missing[0]}; it was not saved by palp-lab train")
+    _check_header(about)
     model = build(OmegaConf.create({"model": dict(about["model"])}).model, "model", device=device, dtype=dtype)
     # The fingerprint is that of the weights as they are held, so that it says nothing in another dtype.
     if about.get("dtype") == str(model.dtype) and about.get("fingerprint") not in (None, model.fingerprint):
@@ -93,6 +94,30 @@ def rebuild(about: Mapping[str, Any], device: str = "cpu", dtype: str = "float32
             "give back the old folder, or train again"
         )
     return assemble(model, about)
+
+
+BUILT_FROM_HEADERS = {"model": "palp_lab.model.", "tokens": "palp_lab.tokens.", "edits": "palp_lab.edits."}
+"""What the parts a header names may be. The file may come from anybody: no other class of ours, and nothing inside."""
+
+
+def _check_header(about: Mapping[str, Any]) -> None:
+    from palp_lab.build import ALLOWED
+
+    for key, prefix in BUILT_FROM_HEADERS.items():
+        node = about[key]
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        foreign = isinstance(target, str) and not target.startswith(ALLOWED)  # the allow-list judges it
+        inside = [value for name, value in node.items() if name != "_target_"] if isinstance(node, Mapping) else []
+        if not isinstance(target, str) or any(_targets(value) for value in inside):
+            raise UserError(f"the adapter's header: {key} is no part as palp-lab train writes it; not opened")
+        if not foreign and not target.startswith(prefix):
+            raise UserError(f"the adapter's header: {key} names {target}, which is no {key}; not opened")
+
+
+def _targets(node: Any) -> bool:
+    if isinstance(node, Mapping):
+        return "_target_" in node or any(_targets(value) for value in node.values())
+    return isinstance(node, list) and any(_targets(value) for value in node)
 
 
 def assemble(model: Any, about: Mapping[str, Any]) -> Adapter:

@@ -5,6 +5,7 @@ A run is None where nothing is tracked; what sends to it then does nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from palp_lab.cell import Cell
     from palp_lab.study.result import Result
     from palp_lab.study.store import Stage
+
+logger = logging.getLogger(__name__)
 
 NAN = float("nan")
 
@@ -34,7 +37,8 @@ def tracked_cell(cell: Cell) -> Iterator[Any]:
 def tracked(
     config: DictConfig, parts: Sequence[str], name: str, about: Mapping[str, Any], folder: Path | None = None
 ) -> Iterator[Any]:
-    """A run of the configured verb where logger=wandb, else None.
+    """A run of the configured verb where logger=wandb; None elsewhere, in a further process of a distributed training,
+    and where all of it has been sent before.
 
     Args:
         config: names verb, study and logger.
@@ -44,16 +48,25 @@ def tracked(
         about: plain data, the run's configuration.
         folder: where W&B writes; None: the study's folder, never one that holds pictures for others to read.
     """
-    if config.logger.name != "wandb":
+    from palp_lab.training import is_further_rank
+
+    if config.logger.name != "wandb" or is_further_rank():
         yield None
         return
     from palp_lab.result_folder import study_folder
-    from palp_lab.study.tracking import open_run, project_of, run_id
+    from palp_lab.study.tracking import mode_of, open_run, project_of, run_id
+    from palp_lab.study.writing import write_text
 
-    verb = str(config.verb)
+    verb, project, folder = str(config.verb), project_of(config.logger), folder or study_folder(config)
     id = run_id(str(config.study_name), verb, *parts)
-    with open_run(project_of(config.logger), id, name, verb, about, folder or study_folder(config)) as run:
+    sent = folder / "wandb" / f"{id}.{mode_of(project)}.sent"
+    if sent.exists():
+        logger.info("Weights & Biases has %s already; delete %s to send it again", name, sent)
+        yield None
+        return
+    with open_run(project, id, name, verb, about, folder) as run:
         yield run
+    write_text(sent, f"{project.entity or ''}/{project.project}/{id}\n")
 
 
 def train_tracked(cell: Cell, run: Any) -> Stage:

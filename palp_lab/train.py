@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a training left behind: `adapters` maps optimizer steps to files, `cost` holds seconds, peak_memory (bytes),
-    trainable_parameters and adapter_bytes; `log` is the CSV of all logged numbers."""
+    """What a training left behind: `adapters` maps optimizer steps to files, `cost` holds seconds, peak_memory (bytes;
+    None where nothing tells), trainable_parameters and adapter_bytes; `log` is the CSV of all logged numbers."""
 
     folder: Path
     adapters: Mapping[int, Path]
-    cost: Mapping[str, float]
+    cost: Mapping[str, float | None]
     log: Path
     report: Sequence[str] = field(default_factory=tuple)
 
@@ -79,7 +79,8 @@ def train_adapter(
             below it; None: folder/scratch.
 
     Raises:
-        UserError: for what the user can mend: a missing target, a loss that is not finite, a checkpoint of another run.
+        UserError: for what the user can mend: a missing target, a loss that is not finite, a checkpoint of another run,
+            a model in float16.
     """
     from palp_lab.adapter import Adapter
     from palp_lab.dataset.captions import read_captions
@@ -91,7 +92,12 @@ def train_adapter(
     from palp_lab.engine.stages import Stages
 
     settings = settings or RunSettings()
-    forget_peak_memory(model.device)
+    if str(model.dtype) == "torch.float16":
+        raise UserError(
+            "dtype=float16: small gradients vanish in it, and nothing here scales them; train in bfloat16 or float32 "
+            "(float16 is for generate, score and export)"
+        )
+    fresh = forget_peak_memory(model.device)
     _check(losses, target)
     captions = read_captions(captions)
     concept = dataset.concept()
@@ -130,7 +136,7 @@ def train_adapter(
     adapters = {step: step_path(folder, step) for step in kept}
     cost = {
         "seconds": checkpoints.total_seconds(),
-        "peak_memory": peak_memory(model.device),
+        "peak_memory": peak_memory(model.device) if fresh else None,
         "trainable_parameters": numbers,
         "adapter_bytes": adapters[kept[-1]].stat().st_size,
     }

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from palp_lab import training
-from palp_lab.build import ALLOWED, build, build_all, build_device, build_dtype, check_fit, locate
+from palp_lab.build import ALLOWED, FACTORIES, build, build_all, build_device, build_dtype, check_fit, locate
 from palp_lab.cli_help import VERBS, groups, keys
 from palp_lab.composition import compose, compose_as_written, conf_folder
 from palp_lab.dataset.captions import read_captions
@@ -362,6 +362,19 @@ def test_only_allowed_targets_are_built(monkeypatch: pytest.MonkeyPatch) -> None
     assert build(OmegaConf.create({"_target_": "pathlib.PurePath"}), "x").name == ""
 
 
+@pytest.mark.parametrize("target", ["palp_lab.study.writing.write_text", "palp_lab.study.writing.Path"])
+def test_neither_other_functions_of_ours_nor_what_they_import_is_built(target: str, tmp_path: Path) -> None:
+    node = OmegaConf.create({"_target_": target, "path": str(tmp_path / "x"), "content": "gone"})
+    with pytest.raises(UserError, match=rf"tokens\._target_={target}: is no class of palp_lab"):
+        build(node, "tokens")
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_factory_is_one_that_a_shipped_file_names() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in conf_folder().rglob("*.yaml"))
+    assert {name for name in FACTORIES if f"_target_: {name}" in text} == FACTORIES
+
+
 def test_build_passes_objects_and_explains_wrong_keys() -> None:
     node = OmegaConf.create({"_target_": "palp_lab.doctor.Finding", "subject": "disk"})
     given = object()
@@ -375,8 +388,8 @@ def test_build_passes_objects_and_explains_wrong_keys() -> None:
 
 
 def test_build_lets_a_user_error_through() -> None:
-    with pytest.raises(UserError, match="must be auto, cpu, cuda or mps"):
-        build(OmegaConf.create({"_target_": "palp_lab.build.build_device", "name": "toaster"}), "x")
+    with pytest.raises(UserError, match="is no number of sampling steps"):
+        build(OmegaConf.create({"_target_": "palp_lab.generate.Sampling", "steps": 0}), "x")
 
 
 def test_build_all_keeps_the_order_and_drops_nulls() -> None:

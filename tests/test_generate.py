@@ -10,6 +10,7 @@ import torch
 from palp_lab.adapter import Adapter
 from palp_lab.dataset.concept import Concept
 from palp_lab.edits.lora import LoraEdits
+from palp_lab.engine.pictures import check_finite
 from palp_lab.generate import (
     Sampling,
     base,
@@ -177,6 +178,29 @@ def test_pixels_become_bytes_and_what_is_not_finite_is_black(caplog: pytest.LogC
     pixels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, float("nan"), float("inf"), -float("inf")])
     assert to_uint8(pixels).tolist() == [0, 0, 128, 255, 255, 0, 0, 0]
     assert "not finite" in caplog.text
+
+
+@pytest.mark.parametrize(("dtype", "fix"), [(torch.float32, "optimizer.lr"), (torch.float16, "dtype=bfloat16")])
+def test_a_picture_that_is_not_finite_is_an_error_that_names_it(dtype: torch.dtype, fix: str) -> None:
+    pixels = torch.zeros(2, 3, 4, 4)
+    assert check_finite(pixels, ["a", "b"], dtype) is pixels
+    pixels[1, 2, 3, 0] = float("nan")
+    with pytest.raises(UserError, match=f"the picture of b holds values that are not finite; .*{fix}"):
+        check_finite(pixels, ["a", "b"], dtype)
+
+
+def test_a_diverged_adapter_leaves_no_pictures(micro: UNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {1}
+    decode = micro.decode_image
+
+    def decoded(latents: torch.Tensor) -> torch.Tensor:
+        pixels = decode(latents)
+        rows = torch.tensor([i in broken for i in range(len(pixels))])
+        return torch.where(rows[:, None, None, None], torch.nan, pixels)
+
+    monkeypatch.setattr(micro, "decode_image", decoded)
+    with pytest.raises(UserError, match=r"the picture of 'a photo of a cat in the snow', seed 1 holds values"):
+        draw(micro, clean(micro, concept()))
 
 
 def test_an_unknown_scheduler_or_no_steps_is_one_line(micro: UNetModel) -> None:

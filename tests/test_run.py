@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from palp_lab.adapter import read_adapter
 from palp_lab.cell import Cell
 from palp_lab.composition import conf_folder
 from palp_lab.dataset.tiny import TARGET as DEFAULT
+from palp_lab.edits.lora import LoraEdits
 from palp_lab.memory import known_result
 from palp_lab.result_folder import RESULT, result_folder
 from palp_lab.run import run
@@ -30,6 +33,7 @@ from tests.micro import LENGTH
 from tests.micro_lab import MicroLab
 
 TARGET = "target='a sketch of a {} in the snow'"
+PARTS = {"losses", "tokens", "edits", "dataset", "metrics", "prompts"}
 OTHER = "target='a photo of a {} wearing a red hat at night'"
 
 
@@ -202,6 +206,49 @@ def test_every_key_of_the_configuration_is_some_stages(micro_lab: MicroLab) -> N
 
 def test_a_key_nobody_listed_counts_as_the_trainings() -> None:
     assert keys.read_by("train", {"seed": 0, "something_new": 1}) == {"seed": 0, "something_new": 1}
+
+
+def test_a_part_that_was_mended_is_another_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without a version stands for itself; with one, its number does; version 1 is the name alone."""
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {
+        "losses": {"mine": {"_target_": "mended_part.Mine", "weight": 1.0}, "other": [{"_target_": "mended_part.Mine"}]}
+    }
+    said = []
+    for text in (
+        "class Mine: ...",
+        "class Mine: # mended\n    ...",
+        "class Mine: version = 1",
+        "class Mine: version = 2",
+    ):
+        (tmp_path / "mended_part.py").write_text(text)
+        sys.modules.pop("mended_part", None)
+        importlib.invalidate_caches()
+        said.append(keys.code_of(node))
+    assert said[0].keys() == said[1].keys() == {"mended_part.Mine"} and said[0] != said[1]
+    assert said[2:] == [{}, {"mended_part.Mine": "version 2"}]
+
+
+def test_every_part_that_is_shipped_has_a_version(micro_lab: MicroLab) -> None:
+    """So that the results of a long study outlive a tidying up."""
+    nodes = [
+        OmegaConf.to_container(OmegaConf.load(path))
+        for path in conf_folder().rglob("*.yaml")
+        if path.parent.name in PARTS
+    ]
+    assert len(nodes) > 30
+    assert [keys.code_of(node) for node in nodes] == [{}] * len(nodes)
+
+
+def test_what_a_training_is_keyed_by_tells_of_unfinished_parts(
+    micro_lab: MicroLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell(micro_lab.compose("method=ti_db"))
+    before, run_before = cell.stage_key("train"), cell.run
+    monkeypatch.delattr(LoraEdits, "version")
+    again = Cell(micro_lab.compose("method=ti_db"))
+    assert "code" not in cell.train_inputs and list(again.train_inputs["code"]) == ["palp_lab.edits.lora.LoraEdits"]
+    assert (again.stage_key("train") == before, again.run == run_before) == (False, False)
 
 
 def test_the_ledger_spares_a_known_cell(

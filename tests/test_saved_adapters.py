@@ -13,7 +13,7 @@ from palp_lab.cli import main
 from palp_lab.generate import generate
 from palp_lab.model.unet import UNetModel
 from palp_lab.pictures import read_pictures
-from palp_lab.saved_adapters import find_adapter
+from palp_lab.saved_adapters import find_adapter, rebuild
 from palp_lab.score import score
 from palp_lab.study.result import load_result
 from palp_lab.types import UserError
@@ -34,6 +34,30 @@ def test_adapters_are_found_in_the_folders_people_give(tmp_path: Path) -> None:
     assert find_adapter(path) == path
     with pytest.raises(UserError, match=r"adapter\.safetensors"):
         find_adapter(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("key", "node", "said"),
+    [
+        ("tokens", {"_target_": "palp_lab.dataset.folder.FolderDataset", "path": "/"}, "names palp_lab.dataset"),
+        (
+            "edits",
+            {"_target_": "palp_lab.edits.lora.LoraEdits", "rank": {"_target_": "palp_lab.doctor.Finding"}},
+            "no part",
+        ),
+        ("model", {"_target_": "os.getcwd"}, r"only palp_lab\.\* may be built"),
+        ("model", "tiny", "no part"),
+    ],
+)
+def test_a_header_from_anybody_builds_nothing_but_parts(key: str, node: object, said: str) -> None:
+    about = {
+        "model": {"_target_": "palp_lab.model.open_model", "path": "tiny"},
+        "tokens": {"_target_": "palp_lab.tokens.learned.LearnedTokens"},
+        "edits": {"_target_": "palp_lab.edits.none.NoEdits"},
+        "superclass": "cat", "placeholder": "<v>", key: node,
+    }  # fmt: skip
+    with pytest.raises(UserError, match=said):
+        rebuild(about)
 
 
 def kohya_file(micro_path: Path, folder: Path, width: int | None = None) -> Path:

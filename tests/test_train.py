@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -270,3 +271,9 @@ def test_what_the_user_can_mend_is_one_line(micro: UNetModel, tmp_path: Path, mo
 def test_wrong_settings_are_named(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         TrainerSettings(**wrong)
+
+
+def test_float16_is_not_trained_in(tmp_path: Path) -> None:
+    model: Any = SimpleNamespace(dtype=torch.float16)
+    with pytest.raises(UserError, match=r"dtype=float16: .* train in bfloat16 or float32"):
+        train_adapter(model, None, None, None, {}, captions=["a {}"], folder=tmp_path)  # type: ignore[arg-type]

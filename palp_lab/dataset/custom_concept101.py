@@ -42,6 +42,8 @@ class CustomConcept101Dataset(AbstractPhotos):
     Source: arXiv 2212.04488, section 4; the dataset's own dataset.json.
     """
 
+    version = 1
+
     path: str | None
     concept: InitVar[str | None] = field()  # type: ignore[assignment]  # an argument; the method keeps its name
 

@@ -29,6 +29,8 @@ class DreamBenchDataset(AbstractPhotos):
     Source: arXiv 2208.12242, section 4.
     """
 
+    version = 1
+
     root: str | None = None
     subject: str = "cat"
 

@@ -16,6 +16,8 @@ class FolderDataset(AbstractPhotos):
     captions may call the subject by, beside {}, the placeholder and the class noun.
     """
 
+    version = 1
+
     path: str | None = None
     superclass: str | None = None
     token: str | None = None

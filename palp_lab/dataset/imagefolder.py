@@ -24,6 +24,8 @@ class ImageFolderDataset(AbstractPhotos):
     `token` (a rare word the captions were written with) or the class noun where the subject is.
     """
 
+    version = 1
+
     path: str | None = None
     superclass: str | None = None
     token: str | None = None

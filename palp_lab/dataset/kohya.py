@@ -24,6 +24,8 @@ class KohyaDataset(AbstractPhotos):
     Repeats weigh folders against each other; one folder has nothing to be weighed against, so they change nothing here.
     """
 
+    version = 1
+
     path: str | None = None
     folder: str | None = None
     superclass: str | None = None

@@ -31,6 +31,8 @@ class TinyDataset(AbstractDataset):
     of it can be rendered, so nothing about it is unknown.
     """
 
+    version = 1
+
     def __init__(
         self,
         superclass: str = "cat",

@@ -29,6 +29,7 @@ class FullEdits(AbstractEdits):
     encoder is frozen. Differs from the script: the vocabulary is frozen.
     """
 
+    version = 1
     requires = frozenset({Capability.TRAINABLE_COPY})
 
     def __init__(self, targets: Sequence[str] | None = None, text_encoder: bool = False) -> None:

@@ -71,6 +71,7 @@ class KeyValueEdits(AbstractEdits):
     released code's.
     """
 
+    version = 1
     requires = frozenset({Capability.CROSS_ATTENTION})
 
     def __init__(self, crossattn: bool = False) -> None:

@@ -36,6 +36,7 @@ class LoraEdits(AbstractEdits):
     Differs from the paper: alpha = rank unless given (PALP is silent; ours).
     """
 
+    version = 1
     requires = frozenset({Capability.LINEAR_LAYERS})
     adapter_name = NAME
 

@@ -14,6 +14,7 @@ from palp_lab.model.base import AbstractModel
 class NoEdits(AbstractEdits):
     """Nothing inside the network is trained (textual inversion, P+). Final."""
 
+    version = 1
     requires = frozenset()
     shares_base_pass = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -192,18 +193,27 @@ def read_log(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row.get("step", "").isdigit() and None not in row.values()]
 
 
-def forget_peak_memory(device: torch.device) -> None:
-    """Begins anew to measure an accelerator's peak: cells of a sweep share it. That of a process cannot be reset."""
+def forget_peak_memory(device: torch.device) -> bool:
+    """Begins anew to measure a peak: cells of a sweep share the accelerator and the process. Whether that was possible:
+    on a CPU only Linux lets a process forget its peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
 
 
-@torch.no_grad()
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak: of the accelerator where there is one, else of the process."""
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes at the peak since :func:`forget_peak_memory`: of the accelerator where there is one, else the resident
+    size of the process, with all that it held before. None where nothing tells."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-    import sys
-
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None

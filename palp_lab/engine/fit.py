@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch.utils.data import DataLoader, IterableDataset
 
 from palp_lab.engine.callbacks import LAST, Checkpoints, MovingAverage, StepLog
@@ -73,10 +74,15 @@ def fit(
         enable_model_summary=False,
         default_root_dir=folder,
         use_distributed_sampler=False,
+        plugins=_environment(),
     )
     say = logger.info if trainer.is_global_zero else logger.debug
     for line in module.startup_report():
         say(line)
+    if trainer.is_global_zero:
+        names = "".join(f"{name} {list(p.shape)}\n" for name, p in module.adapter.parts())
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "trainable.txt").write_text(names, encoding="utf-8")
     last = folder / LAST
     if last.is_file():
         step = _check(last, module)
@@ -87,6 +93,13 @@ def fit(
             module, DataLoader(_Ticks(), batch_size=None), ckpt_path=last if last.is_file() else None, weights_only=True
         )
     return checkpoints
+
+
+def _environment() -> list[Any]:
+    """Further processes are ours to start, or torchrun's. Lightning would else take any Slurm job for one whose tasks
+    `srun` has started as ranks: a job of one task would then train on one of its devices, and several tasks that run
+    several cells would wait for each other."""
+    return [] if TorchElasticEnvironment.detect() else [LightningEnvironment()]
 
 
 def _devices(device: torch.device, how: TrainerSettings) -> int | list[int]:

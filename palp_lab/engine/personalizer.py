@@ -83,6 +83,17 @@ class Personalizer(lightning.LightningModule):
             raise UserError("tokens and edits: nothing is trainable; choose tokens=learned or edits=lora")
         return rows
 
+    def networks(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """The same by network: words, denoiser (`edits`), and each text encoder (`edits.text_encoder`), which share an
+        optimizer group but not a fate: one may be cut off from every loss while the others learn."""
+        rows: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in self.adapter.parts():
+            part, network, *_ = name.split(".")
+            rows.setdefault(f"{part}.{network}" if network.startswith("text_encoder") else part, []).append(
+                (name, parameter)
+            )
+        return rows
+
     def _check_stages(self) -> None:
         """Refuses a stage in which nothing could train, before the first step."""
         there, start = self.groups(), 0
@@ -148,10 +159,12 @@ class Personalizer(lightning.LightningModule):
         self._check_alive()
 
     def startup_report(self) -> Iterator[str]:
-        """A line per optimizer group: learning rate, tensors, numbers; and one for a stage that is never reached."""
-        for group, (part, rows) in zip(self.configure_optimizers().param_groups, self.groups().items(), strict=True):
-            count = sum(p.numel() for _, p in rows)
-            yield f"{part}: {count:,} numbers in {len(rows)} tensors, learning rate {group['lr']:g}, e.g. {rows[0][0]}"
+        """A line per network that is trained: learning rate, tensors, numbers; and one for a stage that is never
+        reached. All names are in trainable.txt."""
+        rates = dict(zip(self.groups(), (g["lr"] for g in self.configure_optimizers().param_groups), strict=True))
+        for part, rows in self.networks().items():
+            count, rate = sum(p.numel() for _, p in rows), rates[part.partition(".")[0]]
+            yield f"{part}: {count:,} numbers in {len(rows)} tensors, learning rate {rate:g}, e.g. {rows[0][0]}"
         steps = self.settings.trainer.max_steps
         if late := [stage.until for stage in self.stages.rows[:-1] if stage.until and stage.until >= steps]:
             yield f"stages: what follows step {late[0]} is never trained, for trainer.max_steps={steps}"
@@ -199,8 +212,8 @@ class Personalizer(lightning.LightningModule):
     def _check_alive(self) -> None:
         """Raises where a part that trains has seen no gradient for some steps (a word no caption holds, say)."""
         trains = self.stages.at(self.global_step).trains
-        for part, rows in self.groups().items():
-            if part not in trains or part in self._seen:
+        for part, rows in self.networks().items():
+            if part.partition(".")[0] not in trains or part in self._seen:
                 continue
             if _any_gradient(p for _, p in rows):
                 self._seen.add(part)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from palp_lab.diffusion.sampler import sample
 from palp_lab.model.base import AbstractModel, TextCond
+from palp_lab.types import UserError
 
 if TYPE_CHECKING:
     from palp_lab.types import Images, Latents, Pixels
@@ -20,13 +21,21 @@ logger = logging.getLogger(__name__)
 
 @torch.no_grad()
 def draw(
-    model: AbstractModel, cond: TextCond, seeds: Sequence[int], scheduler: str, steps: int, guidance: float
+    model: AbstractModel,
+    cond: TextCond,
+    seeds: Sequence[int],
+    scheduler: str,
+    steps: int,
+    guidance: float,
+    names: Sequence[str] = (),
 ) -> Images:
-    """One 8 bit picture per row of `cond`, each from its own seed, with whatever edits are attached and enabled."""
+    """One 8 bit picture per row of `cond`, each from its own seed, with whatever edits are attached and enabled. With
+    `names` one that is not finite is an error that names it, else it is black."""
     noise, generators = zip(*(start(seed, model.latent_shape) for seed in seeds), strict=True)
     negative = None if guidance == 1 else model.unconditional(len(cond))
     at = torch.stack(noise).to(model.device)
-    return to_uint8(model.decode_image(denoise(model, cond, negative, at, generators, scheduler, steps, guidance)))
+    pixels = model.decode_image(denoise(model, cond, negative, at, generators, scheduler, steps, guidance))
+    return to_uint8(check_finite(pixels, names, model.dtype) if names else pixels)
 
 
 def start(seed: int, shape: Sequence[int]) -> tuple[Tensor, torch.Generator]:
@@ -60,8 +69,22 @@ def denoise(
     return sample(predict, model.scheduler(scheduler), noise, steps, guidance, list(generators), source)
 
 
+def check_finite(pixels: Pixels, names: Sequence[str], dtype: torch.dtype) -> Pixels:
+    """The pictures [b 3 h w], one of `names` each. Raises UserError, naming the first that holds values that are not
+    finite: drawn black it would be measured like any other."""
+    for pixel, name in zip(pixels, names, strict=True):
+        if not bool(torch.isfinite(pixel).all()):
+            fix = (
+                "float16 cannot hold what this model computes: give dtype=bfloat16 or float32"
+                if dtype == torch.float16
+                else "the adapter has diverged: take an earlier step, or train with a smaller optimizer.lr"
+            )
+            raise UserError(f"the picture of {name} holds values that are not finite; {fix}")
+    return pixels
+
+
 def to_uint8(pixels: Pixels) -> Images:
     """Pictures in [-1, 1] as 8 bit RGB on the CPU, rounded as the stock pipeline does; non-finite is black."""
     if not bool(torch.isfinite(pixels).all()):
-        logger.warning("some pictures hold values that are not finite: drawn black; the adapter has diverged")
+        logger.warning("some pictures hold values that are not finite: drawn black")
     return ((pixels.float() / 2 + 0.5).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -80,7 +80,16 @@ def draw_class(model: AbstractModel, prompt: str, seeds: Sequence[int]) -> Image
     """What the untrained model draws for a full prompt, one picture per seed."""
     chunks = [seeds[i : i + DRAWN_AT_ONCE] for i in range(0, len(seeds), DRAWN_AT_ONCE)]
     drawn = [
-        draw(model, base_text(model, [prompt] * len(chunk)), chunk, SCHEDULER, STEPS, GUIDANCE) for chunk in chunks
+        draw(
+            model,
+            base_text(model, [prompt] * len(chunk)),
+            chunk,
+            SCHEDULER,
+            STEPS,
+            GUIDANCE,
+            [f"{prompt!r}, seed {seed}" for seed in chunk],
+        )
+        for chunk in chunks
     ]
     return torch.cat(drawn)
 

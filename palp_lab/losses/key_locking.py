@@ -20,6 +20,7 @@ class KeyLocking(AbstractLoss):
     Differs from the paper: there the keys are replaced, here they are drawn near.
     """
 
+    version = 1
     source = "arXiv 2305.01644, section 4.1 (soft form, ours)"
     requires = frozenset({Capability.CROSS_ATTENTION})
 

@@ -23,6 +23,7 @@ class PriorPreservation(AbstractLoss):
     word; `batch_size` rows per step (None: as many as the subject's).
     """
 
+    version = 1
     source = "arXiv 2208.12242, Eq. 2"
     reads = frozenset({Role.PRIOR})
 

@@ -52,6 +52,7 @@ class PromptAlignment(AbstractLoss):
         negative: what nfsd's domain direction leads away from; arXiv 2310.17590, section 4.
     """
 
+    version = 1
     source = "arXiv 2401.06105, Eq. 6"
 
     def __init__(

@@ -54,6 +54,7 @@ class Reconstruction(AbstractLoss):
     mask only (where the dataset has none: an error).
     """
 
+    version = 1
     source = "arXiv 2401.06105, Eq. 1"
 
     def __init__(self, weight: float = 1.0, min_snr: float | None = None, masked: bool = False) -> None:

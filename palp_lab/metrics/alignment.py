@@ -37,6 +37,8 @@ def mean_similarity(images: Float[Tensor, "n d"], references: Float[Tensor, "m d
 class TextAlignment(AbstractMetric):
     """Do the pictures show what the prompt says? `scale` 2.5 with `floor` is CLIPScore; plain cosine otherwise."""
 
+    version = 1
+
     space: str = "clip"
     scale: float = 1.0
     floor: bool = False
@@ -54,6 +56,8 @@ class TextAlignment(AbstractMetric):
 class ElementAlignment(AbstractMetric):
     """Cosine with the words of one element of the prompt alone ("a sketch", "a cat", "in Paris"): a column of PALP's
     Table 2 (arXiv 2401.06105, section 5.2). Not measured where the prompt has no such element."""
+
+    version = 1
 
     kind: str = "style"
     space: str = "clip"
@@ -79,6 +83,8 @@ class ImageAlignment(AbstractMetric):
     leaked backgrounds count too: read it with the bounds), photos held out (copying the training photos does not help),
     or true renders in the prompted scene (style and place do not stand against it). A protocol keeps the three in
     columns of their own names."""
+
+    version = 1
 
     space: str = "clip"
     against: str = "training"

@@ -78,6 +78,8 @@ class AbstractDiversity(AbstractMetric):
 class Diversity(AbstractDiversity):
     """Mean of 1 - cosine in a named space. Differs from DIV of arXiv 2208.12242: cosine of a network for LPIPS."""
 
+    version = 1
+
     space: str = "clip"
     name: str = "diversity"
 
@@ -88,6 +90,8 @@ class Diversity(AbstractDiversity):
 @dataclass(frozen=True)
 class PerceptualDiversity(AbstractDiversity):
     """DIV of arXiv 2208.12242, section 4.2: mean LPIPS of all pairs. Not measured without LPIPS' weights."""
+
+    version = 1
 
     space: str = "lpips"
     name: str = "diversity_lpips"
@@ -100,6 +104,8 @@ class PerceptualDiversity(AbstractDiversity):
 class StructuralDiversity(AbstractDiversity):
     """Mean of 1 - SSIM of all pairs, on brightness: needs no weights, and sees structure, not content (ours, where
     arXiv 2208.12242 has LPIPS). Above 1 where structures are opposed."""
+
+    version = 1
 
     name: str = "diversity_ssim"
 

@@ -26,6 +26,8 @@ class Drift(AbstractMetric):
     (arXiv 2208.12242, section 3.2); without, they have nothing to do with the subject.
     """
 
+    version = 1
+
     class_word: bool = True
     space: str = "clip"
     name: str = "drift_with_class_word"
@@ -45,6 +47,8 @@ class Drift(AbstractMetric):
 class ClassCollapse(AbstractMetric):
     """Likeness of pictures of the bare class to the subject's photos: high where the class has become the subject.
     PRES of arXiv 2208.12242, section 4.2 (with DINO there)."""
+
+    version = 1
 
     space: str = "identity"
     name: str = "class_collapse"

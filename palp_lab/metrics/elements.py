@@ -46,6 +46,8 @@ class PromptReader:
     """What prompts ask for and which of it pictures show: a parser of prompts, and a network that knows `labels` (words
     per factor, "none" for absent) and gives the `words` it reads off pictures. Only elements of `kinds` count."""
 
+    version = 1
+
     network: ElementReader
     parse: Callable[[str], Elements]
     kinds: Sequence[str] = KINDS
@@ -105,6 +107,8 @@ def share_found(seen: Bool[Tensor, "n k"]) -> list[float]:
 @dataclass(frozen=True)
 class ElementsFound(AbstractMetric):
     """Share of the prompt's elements a picture shows; of one `kind` ("style") or, where it is "", of all."""
+
+    version = 1
 
     kind: str = ""
     name: str = "elements"

@@ -56,6 +56,8 @@ class ClipEmbedder(AbstractEmbedder):
     Source: arXiv 2103.00020; in metrics arXiv 2104.08718 and 2208.12242.
     """
 
+    version = 1
+
     def __init__(
         self, path: str | Path, device: str | torch.device = "cpu", preprocessing: Preprocessing | None = None
     ) -> None:
@@ -63,15 +65,13 @@ class ClipEmbedder(AbstractEmbedder):
         self.device = pick_device(device)
         self.preprocessing = preprocessing or read_preprocessing(folder)
         self.fingerprint = folder_fingerprint(folder)
-        self.model, self.tokenizer = once(
-            ("clip", str(folder), self.fingerprint, str(self.device)), lambda: _load_clip(folder, self.device)
-        )
+        self.model, self.tokenizer = once(("clip", str(folder), self.fingerprint), lambda: _load_clip(folder))
         self._texts: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def images(self, images: Images) -> Float[Tensor, "b d"]:
-        parts = images.split(ROWS)
-        seen = [self.model.get_image_features(pixel_values=self.preprocessing(p).to(self.device)) for p in parts]
+        parts, model = images.split(ROWS), self.model.to(self.device)
+        seen = [model.get_image_features(pixel_values=self.preprocessing(p).to(self.device)) for p in parts]
         return torch.cat([features(s).cpu() for s in seen])
 
     @torch.no_grad()
@@ -84,7 +84,9 @@ class ClipEmbedder(AbstractEmbedder):
                     logger.warning("text alignment: the scorer reads the first %d tokens of %r only", longest, text)
             read = self.tokenizer(new, truncation=True, max_length=longest, padding=True, return_tensors="pt")
             read = {key: read[key].to(self.device) for key in ("input_ids", "attention_mask")}
-            self._texts.update(zip(new, features(self.model.get_text_features(**read)).cpu(), strict=True))
+            self._texts.update(
+                zip(new, features(self.model.to(self.device).get_text_features(**read)).cpu(), strict=True)
+            )
         return torch.stack([self._texts[p] for p in prompts])
 
 
@@ -96,6 +98,8 @@ class VisionEmbedder(AbstractEmbedder):
     after the last layer norm is what DreamBooth's DINO-I compares (arXiv 2208.12242, section 4.2).
     """
 
+    version = 1
+
     def __init__(
         self, path: str | Path, device: str | torch.device = "cpu", preprocessing: Preprocessing | None = None
     ) -> None:
@@ -103,16 +107,14 @@ class VisionEmbedder(AbstractEmbedder):
         self.device = pick_device(device)
         self.preprocessing = preprocessing or read_preprocessing(folder)
         self.fingerprint = folder_fingerprint(folder)
-        self.model = once(
-            ("vision", str(folder), self.fingerprint, str(self.device)), lambda: _load_vision(folder, self.device)
-        )
+        self.model = once(("vision", str(folder), self.fingerprint), lambda: _load_vision(folder))
 
     @torch.no_grad()
     def images(self, images: Images) -> Float[Tensor, "b d"]:
         return torch.cat([self._features(part).cpu() for part in images.split(ROWS)])
 
     def _features(self, images: Images) -> Tensor:
-        output = self.model(pixel_values=self.preprocessing(images).to(self.device))
+        output = self.model.to(self.device)(pixel_values=self.preprocessing(images).to(self.device))
         last = output.last_hidden_state
         return last[:, 0] if last.ndim == 3 else output.pooler_output.flatten(1)
 
@@ -127,6 +129,18 @@ def once(key: tuple[str, ...], load: Callable[[], Any]) -> Any:
     if key not in _LOADED:
         _LOADED[key] = load()
     return _LOADED[key]
+
+
+NETWORKS = ("clip", "vision", "lpips")
+"""Keys under which networks are loaded that are large enough to be in the way of a training."""
+
+
+def rest() -> None:
+    """Takes the loaded networks off their accelerator, so that a training has it for itself; the next use brings back
+    the one that is used."""
+    for key, loaded in _LOADED.items():
+        if key[0] in NETWORKS:
+            loaded[0].to("cpu") if isinstance(loaded, tuple) else loaded.to("cpu")
 
 
 def pick_device(name: str | torch.device) -> torch.device:
@@ -219,31 +233,31 @@ def _hash(files: Sequence[Path]) -> str:
     return total.hexdigest()[:16]
 
 
-def _load_clip(folder: Path, device: str | torch.device) -> tuple[Any, Any]:
+def _load_clip(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, CLIPModel
 
-    return _frozen(CLIPModel, folder, device), _load(AutoTokenizer, folder)
+    return _frozen(CLIPModel, folder), _load(AutoTokenizer, folder)
 
 
-def _load_vision(folder: Path, device: str | torch.device) -> Any:
+def _load_vision(folder: Path) -> Any:
     from transformers import AutoConfig, AutoModel
 
     kind = _load(AutoConfig, folder).model_type
     # Without the pooler, whose weights DINO's checkpoint does not have.
-    model = _frozen(AutoModel, folder, device, **({"add_pooling_layer": False} if kind == "vit" else {}))
+    model = _frozen(AutoModel, folder, **({"add_pooling_layer": False} if kind == "vit" else {}))
     if model.main_input_name != "pixel_values":
         raise UserError(f"{folder}: a {kind} is not a vision network alone; for a CLIP take embedders.ClipEmbedder")
     return model
 
 
-def _frozen(kind: Any, folder: Path, device: str | torch.device, **options: Any) -> Any:
+def _frozen(kind: Any, folder: Path, **options: Any) -> Any:
     model, found = _load(kind, folder, dtype=torch.float32, output_loading_info=True, **options)
     if lost := sorted(found["missing_keys"]):
         raise UserError(
             f"{folder}: its weights lack {lost[0]} ({len(lost)} such), which would stay random; "
             f"give the folder of a whole {type(model).__name__}"
         )
-    return model.to(device).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def _load(kind: Any, folder: Path, **options: Any) -> Any:

@@ -86,6 +86,8 @@ class ModalityGap(AbstractMetric):
     """Length of the gap between a prompt and its pictures: the mean of their normalised features minus that of the
     prompt. A reading of the scorer, not of a method."""
 
+    version = 1
+
     space: str = "clip"
     name: str = "modality_gap"
     axis = "neither"
@@ -102,6 +104,8 @@ class CorrectedTextAlignment(AbstractMetric):
     """Cosine of picture and prompt after `share` of the network's gap is taken from the pictures and given to the
     prompt: with 1/2 the two means meet. Not measured where the protocol has no pairs to measure the gap on.
     Source: arXiv 2203.02053, Eq. 3."""
+
+    version = 1
 
     space: str = "clip"
     share: float = 0.5

@@ -90,7 +90,8 @@ class LpipsEmbedder(AbstractEmbedder):
     @torch.no_grad()
     def images(self, images: Images) -> Float[Tensor, "b d"]:
         shown = [self.preprocessing(part).to(self.device) for part in images.split(SHOWN)]
-        return torch.cat([self.network(pixels).cpu() for pixels in shown])
+        network = self.network.to(self.device)
+        return torch.cat([network(pixels).cpu() for pixels in shown])
 
 
 def open_lpips(
@@ -109,11 +110,11 @@ def open_lpips(
     place = pick_device(device)
     files = (Path(alexnet).expanduser(), Path(heads).expanduser())
     state = [f"{path}:{path.stat().st_mtime_ns}" if path.is_file() else str(path) for path in files]
-    network, fingerprint = once(("lpips", *state, str(place)), lambda: _load(*files, place))
+    network, fingerprint = once(("lpips", *state), lambda: _load(*files))
     return LpipsEmbedder(network, fingerprint, place, side)
 
 
-def _load(alexnet: Path, heads: Path, device: torch.device) -> tuple[Lpips, str]:
+def _load(alexnet: Path, heads: Path) -> tuple[Lpips, str]:
     network = Lpips()
     theirs, lin = read_tensors(alexnet), read_tensors(heads)
     with torch.no_grad():
@@ -126,7 +127,7 @@ def _load(alexnet: Path, heads: Path, device: torch.device) -> tuple[Lpips, str]
                 raise UserError(f"{heads}: lin{i}.model.1.weight has negative weights, which those of LPIPS never have")
             mine.copy_(weights.flatten())
     total = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in (alexnet, heads)))
-    return network.to(device).eval().requires_grad_(False), total.hexdigest()[:16]
+    return network.eval().requires_grad_(False), total.hexdigest()[:16]
 
 
 def _tensor(tensors: dict[str, Tensor], key: str, shape: torch.Size, path: Path) -> Tensor:

@@ -45,6 +45,8 @@ class Copy(AbstractMetric):
     """Likeness to the nearest training photo: a picture that repeats a photo has 1, whatever its prompt said.
     Meaningful against the bounds: true renders and copies."""
 
+    version = 1
+
     space: str = "clip"
     name: str = "copy"
     axis = "neither"
@@ -79,6 +81,8 @@ class AbstractRatio(AbstractMetric):
 class Saturation(AbstractRatio):
     """Chroma over that of true renders. Score distillation is known to overdo it (arXiv 2209.14988, section 3)."""
 
+    version = 1
+
     name: str = "saturation"
 
     def amount(self, images: Images) -> Float[Tensor, " n"]:
@@ -88,6 +92,8 @@ class Saturation(AbstractRatio):
 @dataclass(frozen=True)
 class Contrast(AbstractRatio):
     """Contrast over that of true renders."""
+
+    version = 1
 
     name: str = "contrast"
 

@@ -36,6 +36,11 @@ def run_id(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+def mode_of(project: Project) -> str:
+    """online, offline or disabled; `WANDB_MODE` in the environment wins."""
+    return os.environ.get("WANDB_MODE") or project.mode
+
+
 @contextmanager
 def open_run(
     project: Project, id: str, name: str, job_type: str, config: Mapping[str, Any], folder: Path
@@ -54,7 +59,7 @@ def open_run(
         run = wandb.init(
             project=project.project, entity=project.entity, group=project.group, tags=list(project.tags),
             id=id, name=name, job_type=job_type, config=dict(config), dir=str(folder), resume="allow",
-            mode=os.environ.get("WANDB_MODE") or project.mode,  # type: ignore[arg-type]
+            mode=mode_of(project),  # type: ignore[arg-type]
             settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
         )  # fmt: skip
     except (wandb.errors.UsageError, wandb.errors.CommError) as error:

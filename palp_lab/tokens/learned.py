@@ -29,6 +29,7 @@ class LearnedTokens(AbstractTokens):
     Differs from the paper: the norm can be fixed (off by default); class words of several pieces are accepted.
     """
 
+    version = 1
     requires = frozenset({Capability.TOKEN_VECTORS})
 
     def __init__(

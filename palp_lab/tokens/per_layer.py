@@ -30,6 +30,7 @@ class PerLayerTokens(AbstractTokens):
     Differs from the paper: no density term on the vectors (no released code has it); the norm can be fixed.
     """
 
+    version = 1
     requires = frozenset({Capability.TOKEN_VECTORS, Capability.PER_SITE_TEXT})
 
     def __init__(

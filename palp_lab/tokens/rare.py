@@ -22,6 +22,7 @@ class RareTokens(AbstractTokens):
     instead of a search for rare tokens.
     """
 
+    version = 1
     requires = frozenset()
 
     def __init__(self, word: str = "sks", phrase: str = "{word} {superclass}") -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from palp_lab.adapter import read_adapter
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.engine import callbacks
-from palp_lab.engine.fit import _devices
+from palp_lab.engine.fit import _devices, _environment
 from palp_lab.engine.settings import TrainerSettings
 from palp_lab.engine.signature import plain
 from palp_lab.losses.prompt_alignment import PromptAlignment
@@ -215,6 +216,18 @@ def test_lightning_trains_where_the_model_is(
     if rank is not None:
         monkeypatch.setenv("LOCAL_RANK", rank)
     assert _devices(torch.device(device), TrainerSettings(devices=devices)) == lightnings
+
+
+def test_a_job_of_slurm_is_not_taken_for_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's own choice in a job of four tasks is to wait for three others."""
+    for name, value in (("NTASKS", "4"), ("PROCID", "0"), ("LOCALID", "0"), ("JOB_ID", "7"), ("JOB_NAME", "mine")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert SLURMEnvironment.detect()
+    [environment] = _environment()
+    assert type(environment) is LightningEnvironment and environment.world_size() == 1
+    for name in ("RANK", "GROUP_RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "0")
+    assert _environment() == [], "torchrun's ranks are its own"
 
 
 @pytest.mark.parametrize(

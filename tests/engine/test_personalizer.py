@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from palp_lab.adapter import read_adapter
-from palp_lab.engine.personalizer import Personalizer
+from palp_lab.engine.personalizer import PATIENCE, Personalizer
 from palp_lab.engine.settings import LogSettings
 from palp_lab.losses.base import AbstractLoss, StepContext
 from palp_lab.losses.prior_preservation import PriorPreservation
@@ -200,6 +201,24 @@ def test_a_gradient_that_is_nan_stops_before_it_is_used(train: Any) -> None:
 def test_a_part_that_gets_no_gradient_is_named(train: Any) -> None:
     with pytest.raises(UserError, match="tokens is trained but got no gradient"):
         train({"prior_preservation": PriorPreservation()}, given={"prior": PRIOR})
+
+
+def test_a_text_encoder_that_no_loss_reaches_is_named_beside_a_denoiser_that_learns() -> None:
+    reached, cut_off = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    reached.grad = torch.ones(2)
+    parts = [("edits.mid.lora_B", reached), ("edits.text_encoder_2.layers.0.lora_B", cut_off)]
+    module: Any = SimpleNamespace(
+        adapter=SimpleNamespace(parts=lambda: parts), global_step=0, _seen=set(), _waited={},
+        stages=SimpleNamespace(at=lambda _: SimpleNamespace(trains=("tokens", "edits"))),
+    )  # fmt: skip
+    module.networks = lambda: Personalizer.networks(module)
+    assert list(module.networks()) == ["edits", "edits.text_encoder_2"]
+    for _ in range(PATIENCE - 1):
+        Personalizer._check_alive(module)
+    with pytest.raises(UserError, match=r"edits\.text_encoder_2 is trained but got no gradient"):
+        Personalizer._check_alive(module)
+    cut_off.grad = torch.ones(2)
+    Personalizer._check_alive(module)
 
 
 def test_all_weights_0_is_an_error(train: Any) -> None:

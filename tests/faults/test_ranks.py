@@ -12,6 +12,7 @@ import pytest
 
 from palp_lab.study.result import load_result
 from tests.micro_lab import MicroLab, environment
+from tests.study.wandb_records import read_offline
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1300)]
 
@@ -105,6 +106,30 @@ def test_a_run_of_two_ranks_is_the_run_of_one(micro_lab: MicroLab, tmp_path: Pat
     assert len(told) == 8
     for a, b in zip(one, two, strict=True):
         assert {name: b[name] for name in told} == pytest.approx({name: a[name] for name in told}, rel=1e-3)
+
+
+def test_a_run_of_two_ranks_inside_a_slurm_job_starts_its_own(
+    micro_lab: MicroLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of one task; and one of several that srun has started alike is refused, for each would do the same. One
+    rank alone tells Weights & Biases."""
+    for name, value in (("NTASKS", "1"), ("PROCID", "0"), ("LOCALID", "0"), ("JOB_ID", "7"), ("JOB_NAME", "mine")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_NODELIST", "localhost")
+    for name in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb-home"))
+    command = ("method=ti_db", f"output={tmp_path / 'output'}", *TWO, "logger=wandb", "logger.mode=offline")
+    done = micro_lab(*command, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in curve(tmp_path / "output")] == [1, 2, 3, 4]
+    [tracked] = read_offline(tmp_path / "output")
+    assert tracked.exit_code == 0
+    again = micro_lab(*command, timeout=PATIENCE)
+    assert again.returncode == 0 and len(read_offline(tmp_path / "output")) == 1, "what was sent is not sent again"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    refused = micro_lab(*command, timeout=PATIENCE)
+    assert refused.returncode == 2
+    assert "trainer.devices=2: srun has started this command 2 times" in refused.stderr
 
 
 def test_one_rank_scores(trouble, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

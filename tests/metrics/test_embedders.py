@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ from transformers import (
     ViTModel,
 )
 
-from palp_lab.metrics.embedders import ClipEmbedder, VisionEmbedder, features, folder_fingerprint, network_folder
+from palp_lab.metrics.embedders import ClipEmbedder, VisionEmbedder, features, folder_fingerprint, network_folder, rest
+from palp_lab.metrics.lpips import LpipsEmbedder
 from palp_lab.metrics.preprocessing import preprocessing
 from palp_lab.types import UserError
 from tests.metrics.conftest import noise_pictures, write_clip, write_preprocessor
@@ -241,3 +243,25 @@ def test_a_prompt_the_scorer_cannot_read_whole_is_said_once(clip_path: Path, cap
         embedder.texts([long])
     (line,) = [record.getMessage() for record in caplog.records]
     assert "the scorer reads the first" in line and long in line
+
+
+def test_networks_leave_the_accelerator_to_a_training_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened on the CPU, brought to their device by the first picture, sent away by `rest`."""
+    moved: list[str] = []
+
+    class Moving(torch.nn.Module):
+        def to(self, device: object) -> Moving:  # type: ignore[override]
+            moved.append(str(device))
+            return self
+
+    monkeypatch.setattr("palp_lab.metrics.embedders._LOADED", {("lpips", "x"): (Moving(), "x"), ("hash", "y"): "z"})
+    rest()
+    assert moved == ["cpu"]
+    monkeypatch.setattr(Moving, "forward", lambda self, pixels: pixels.flatten(1))
+    embedder = LpipsEmbedder(Moving(), "x", torch.device("cpu"), 8)  # type: ignore[arg-type]
+    embedder.device = "cuda:7"  # type: ignore[assignment]
+    embedder.preprocessing = lambda part: SimpleNamespace(to=lambda _: part)  # type: ignore[assignment]
+    embedder.images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    assert moved == ["cpu", "cuda:7"]
