@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,32 @@ def job(verb: str, config: DictConfig) -> Any:
     swept = about.mode == RunMode.MULTIRUN
     if swept and "joblib" in str(about.launcher.get("_target_")):
         own_device(int(about.job.num))
-    return attempt(verb, config, list(about.overrides.task), Path(about.runtime.output_dir), swept)
+    folders = [source.path for source in about.runtime.config_sources if source.schema == "file"]
+    study = keys_of_study(folders, about.runtime.choices.get("study"))
+    return attempt(verb, config, list(about.overrides.task), Path(about.runtime.output_dir), swept, study)
+
+
+PARTS = ("tokens", "edits", "losses", "optimizer")
+"""Groups whose keys in a study's file tell its cells from those of other studies, as if they were given by hand."""
+
+
+def keys_of_study(folders: Iterable[str], study: str | None) -> tuple[str, ...]:
+    """The dotted keys of `PARTS` that the file of a study sets; none where there is no such file."""
+    from omegaconf import OmegaConf
+
+    def leaves(node: Any, key: str) -> Iterator[str]:
+        if not isinstance(node, dict):
+            yield key
+            return
+        for name, value in node.items():
+            yield from leaves(value, f"{key}.{name}")
+
+    path = next((file for folder in folders if (file := Path(folder) / "study" / f"{study}.yaml").is_file()), None)
+    if study is None or path is None:
+        return ()
+    node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(node, dict)
+    return tuple(key for part in PARTS if part in node for key in leaves(node[part], part))
 
 
 PINNED = "PALP_LAB_DEVICE"
@@ -141,10 +166,13 @@ def own_device(number: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[PINNED] = devices[number % len(devices)]
 
 
-def attempt(verb: str, config: DictConfig, overrides: list[str], folder: Path, swept: bool) -> Any:
-    """What a job does, whoever composed it: `folder` is its own, `overrides` what its command line says."""
+def attempt(
+    verb: str, config: DictConfig, overrides: list[str], folder: Path, swept: bool, study: tuple[str, ...] = ()
+) -> Any:
+    """What a job does, whoever composed it: `folder` is its own, `overrides` what its command line says, `study` the
+    keys of parts that its study sets."""
     leave_status(folder, "running", overrides=overrides)
-    begin(Job(folder, dict(word.lstrip("+~").partition("=")[::2] for word in overrides), swept))
+    begin(Job(folder, dict(word.lstrip("+~").partition("=")[::2] for word in overrides), swept, study))
     try:
         value = _call(verb, config, overrides, swept)
     except UserError as error:

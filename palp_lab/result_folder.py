@@ -101,13 +101,14 @@ def axes(cell: Cell) -> dict[str, Scalar]:
 
 
 def overridden(cell: Cell) -> dict[str, Scalar]:
-    """What the command line set: dotted keys (`losses.prompt_alignment.weight`) with their values now, and parts
-    that were replaced (`losses`) with their names."""
+    """What the command line or the study's file set: dotted keys (`losses.prompt_alignment.weight`) with their values
+    now, and parts that were replaced (`losses`) with their names."""
     from omegaconf import OmegaConf
 
     job = current()
     found: dict[str, Scalar] = {}
-    for key, text in (job.overrides if job else {}).items():
+    said = {**dict.fromkeys(job.study, ""), **job.overrides} if job else {}
+    for key, text in said.items():
         root, _, rest = key.partition(".")
         if root not in FILED or rest in UNREAD.get(root, ()) or key in NAMED:
             continue

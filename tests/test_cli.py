@@ -18,7 +18,8 @@ from palp_lab import cli_help, doctor
 from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
 from palp_lab.composition import cell_label, compose, conf_folder
-from palp_lab.launch import PINNED, own_device
+from palp_lab.launch import PINNED, keys_of_study, own_device
+from palp_lab.study.sweeps import Job, current
 from palp_lab.types import UserError
 from palp_lab.verdict import failures
 
@@ -360,3 +361,22 @@ def test_a_worker_takes_one_device_for_all_its_jobs(
     for job in (number, number + 1):
         own_device(job)
         assert os.environ.get("CUDA_VISIBLE_DEVICES") == (told if device is None else device)
+
+
+def test_what_a_study_sets_of_parts_is_what_its_cells_are_filed_under(tmp_path: Path) -> None:
+    """Else cells of two studies, alike but for a line in their files, would be averaged under one name."""
+    own = tmp_path / "study"
+    own.mkdir()
+    text = "losses: {prompt_alignment: {alpha: 5.0}}\noptimizer: {lr: 1.0}\ntrainer: {max_steps: 3}"
+    (own / "mine.yaml").write_text(text)
+    folders = ["", str(conf_folder()), str(tmp_path)]
+    assert keys_of_study(folders, "mine") == ("losses.prompt_alignment.alpha", "optimizer.lr")
+    assert keys_of_study(folders, "palp_vs_ti_db_e") == ("losses.prompt_alignment.alpha",)
+    assert keys_of_study(folders, "nowhere") == keys_of_study(folders, None) == ()
+
+
+def test_a_command_files_what_its_study_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Job | None] = []
+    monkeypatch.setattr("palp_lab.run.run", lambda config: seen.append(current()) or (0.0, 0.0))
+    assert main(["run", "study=palp_vs_ti_db_e", "method=palp", f"output={tmp_path}"]) == 0
+    assert seen[0] is not None and seen[0].study == ("losses.prompt_alignment.alpha",)

@@ -22,10 +22,11 @@ from palp_lab.composition import conf_folder
 from palp_lab.dataset.tiny import TARGET as DEFAULT
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.memory import known_result
-from palp_lab.result_folder import RESULT, result_folder
+from palp_lab.result_folder import RESULT, overridden, result_folder
 from palp_lab.run import run
 from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
+from palp_lab.study.sweeps import Job, begin
 from palp_lab.tracked import objectives
 from palp_lab.types import UserError
 from tests.dataset.pictures import photos
@@ -249,6 +250,15 @@ def test_what_a_training_is_keyed_by_tells_of_unfinished_parts(
     again = Cell(micro_lab.compose("method=ti_db"))
     assert "code" not in cell.train_inputs and list(again.train_inputs["code"]) == ["palp_lab.edits.lora.LoraEdits"]
     assert (again.stage_key("train") == before, again.run == run_before) == (False, False)
+
+
+def test_a_result_is_filed_under_what_its_study_sets(micro_lab: MicroLab, tmp_path: Path) -> None:
+    cell = Cell(micro_lab.compose("method=palp", TARGET, "losses.prompt_alignment.alpha=5.0"))
+    begin(Job(tmp_path, {"seed": "0"}, study=("losses.prompt_alignment.alpha",)))
+    try:
+        assert overridden(cell) == {"losses.prompt_alignment.alpha": 5.0}
+    finally:
+        begin(Job(tmp_path))
 
 
 def test_the_ledger_spares_a_known_cell(

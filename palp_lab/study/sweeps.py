@@ -19,11 +19,13 @@ CELLS = "cells.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep, or a single run: its folder, and what was overridden (key -> text)."""
+    """One job of a sweep, or a single run: its folder, what was overridden (key -> text), and the keys of parts that
+    its study sets."""
 
     folder: Path
     overrides: Mapping[str, str] = field(default_factory=dict)
     swept: bool = False
+    study: tuple[str, ...] = ()
 
 
 _jobs: list[Job] = []

@@ -186,6 +186,7 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
                 None if level is None else level.p_concepts,
                 f"{who.pairs} of {who.possible}",
                 who.difference.concepts,
+                None if above is None else steps[-1],
             )
         )
     if len(rows) < 2:
@@ -204,9 +205,10 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
             f"p (equal {label_of(x)})",
             "pairs",
             "concepts",
+            "step",
         ),
         tuple(rows),
-        (None,) * 8,
+        (None,) * 9,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from palp_lab.study.curves import curves_over_knobs
@@ -130,3 +131,20 @@ def test_a_swept_setting_splits_its_method_by_itself(study: list[Result]) -> Non
 
 def sorted_targets(study: list[Result]) -> list[str]:
     return sorted({str(result.axes["target"]) for result in study if result.axes["target"]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "usual"),
+    [
+        ([(3.0, 1.0), (5.0, 0.4), (5.0, 1.0), (9.0, 1.0), (5.0, 0.6)], (5.0, 1.0)),  # one knob at a time: the middle
+        ([(g, s) for g in (3.0, 7.5, 12.0) for s in (0.4, 1.0)], (7.5, 1.0)),  # a whole grid: as people draw
+        ([(3.0, 1.0), (3.0, 1.0), (7.5, 1.0)], (3.0, 1.0)),  # what most share
+    ],
+)
+def test_of_settings_that_as_many_share_the_usual_one_is_no_accident(
+    settings: list[tuple[float, float]], usual: tuple[float, float]
+) -> None:
+    for order in (settings, settings[::-1]):
+        rows = [(("guidance", guidance), ("strength", strength)) for guidance, strength in order]
+        found = dict(usual_knobs(pd.DataFrame({"knobs": rows})))
+        assert (found["guidance"], found["strength"]) == usual
