@@ -294,7 +294,16 @@ def test_a_study_can_be_read_by_a_stage_alone(verb: str) -> None:
 def test_a_recipe_gives_its_own_parts_no_strange_keys(choice: str) -> None:
     for model in groups(CONF)["model"]:
         config = compose_as_written("run", f"method={choice}", f"model={model}")
-        assert drop_strangers(config, []) == []
+        # A tuning may say how a loss is weighed where it is added on the command line.
+        assert set(drop_strangers(config, [])) <= {"losses.prompt_alignment"}
+
+
+@pytest.mark.parametrize("method", ["p_plus", "custom_diffusion"])
+@pytest.mark.parametrize("model", ["tiny", "tiny_small"])
+def test_an_added_term_is_weighed_as_in_palp_on_this_model(method: str, model: str) -> None:
+    added = compose("run", f"method={method}", f"model={model}", "losses=[reconstruction,prompt_alignment]")
+    palp = compose("run", "method=palp", f"model={model}")
+    assert added.losses.prompt_alignment == palp.losses.prompt_alignment
 
 
 def test_a_null_switches_off_what_may_be_null() -> None:

@@ -72,15 +72,39 @@ class Concept:
         return sentence.replace(SLOT, words)
 
     def clean(self, sentence: str) -> str:
-        """The twin for the base model: the slot holds the class word."""
-        return self.fill(sentence, self.superclass)
+        """The twin for the base model: the slot holds the class word, with an article where the sentence has none."""
+        return with_noun(sentence, self.superclass)
 
     def described(self, sentence: str) -> str:
         """The sentence with the full true description in its slot (the class word where there is none)."""
         if self.description is None:
             return self.clean(sentence)
-        article = "an" if self.description[0] in "aeiou" else "a"  # a description may begin with another sound
-        return self.fill(re.sub(r"\ban? \{\}", f"{article} {{}}", sentence), self.description)
+        # a description may begin with another sound than the class word
+        return with_noun(re.sub(r"\ban? \{\}", f"{article(self.description)} {{}}", sentence), self.description)
+
+
+BARE = frozenset((
+    "", "of", "with", "in", "on", "at", "and", "or", "near", "by", "for", "from", "to", "like", "as", "beside",
+    "behind", "under", "over", "above", "below", "inside", "outside", "around", "between", "featuring", "showing",
+))  # fmt: skip
+"""Words (or the beginning of a sentence) after which a noun in English has an article, so that a slot right behind one
+of them is the whole noun phrase (ours)."""
+
+
+def with_noun(sentence: str, noun: str) -> str:
+    """A sentence with a noun in its slot. "a sketch of {} in Paris" is "a sketch of a cat in Paris": there the slot
+    stands for the subject with its article, as the placeholder of arXiv 2401.06105 does ("a sketch of [V]" beside "a
+    sketch of a cat"); "a sketch of a {}", "the {}" and "my small {}" have their own. The slot alone is the noun alone.
+    """
+    head, slot, tail = sentence.partition(SLOT)
+    if not slot or sentence.strip() == SLOT or (head.split() or [""])[-1].lower() not in BARE:
+        return sentence.replace(SLOT, noun)
+    return f"{head}{article(noun)} {noun}{tail}"
+
+
+def article(noun: str) -> str:
+    """a, or an before a letter that mostly sounds as a vowel."""
+    return "an" if noun[:1].lower() in "aeiou" else "a"
 
 
 class AbstractDataset(ABC):

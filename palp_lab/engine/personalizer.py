@@ -174,7 +174,7 @@ class Personalizer(lightning.LightningModule):
         if role is Role.SUBJECT:
             cond = personal_text(self.adapter, draw.sentences)
         else:
-            cond = model.encode_prompts([concept.clean(sentence) for sentence in draw.sentences])
+            cond = model.encode_prompts([concept.fill(sentence, concept.superclass) for sentence in draw.sentences])
         x_t = model.path.add_noise(draw.x0, draw.noise, draw.t)
         pred = model.predict(x_t, draw.t, cond)
         return Pass(draw.x0, draw.noise, draw.t, x_t, draw.sentences, cond, pred, draw.mask, draw.share)

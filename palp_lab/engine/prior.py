@@ -52,13 +52,13 @@ def class_pictures(
                 "losses.prior_preservation.pictures=given: this dataset has no pictures of the class; take generated"
             )
         return given
-    path = cache / f"class_{_key(model, concept.clean(how.prompt), how.count)}.safetensors"
+    path = cache / f"class_{_key(model, concept.fill(how.prompt, concept.superclass), how.count)}.safetensors"
     if path.is_file():
         try:
             return load_file(path)["pictures"]
         except (OSError, KeyError, SafetensorError):
             logger.warning("%s: damaged; the class pictures are drawn again", path)
-    made = draw_class(model, concept.clean(how.prompt), range(FIRST_SEED, FIRST_SEED + how.count))
+    made = draw_class(model, concept.fill(how.prompt, concept.superclass), range(FIRST_SEED, FIRST_SEED + how.count))
     write_whole(path, lambda part: save_file({"pictures": made.contiguous()}, part))
     return made
 

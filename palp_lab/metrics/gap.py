@@ -84,7 +84,8 @@ class Pairs:
 @dataclass(frozen=True)
 class ModalityGap(AbstractMetric):
     """Length of the gap between a prompt and its pictures: the mean of their normalised features minus that of the
-    prompt. A reading of the scorer, not of a method."""
+    prompt. It follows from text alignment t and diversity d of n pictures where both are read in its space, as the root
+    of 1 + 1/n + (n - 1)(1 - d)/n - 2t, and so differs between methods; the network's own is `ScorerGap`."""
 
     version = 1
 
@@ -97,6 +98,24 @@ class ModalityGap(AbstractMetric):
     def measure(self, evidence: Evidence) -> Score:
         gap = modality_gap(evidence.see(self.space, evidence.images), evidence.read(self.space, [evidence.text]))
         return Score("set", float(gap.norm()), None, 1)
+
+
+@dataclass(frozen=True)
+class ScorerGap(AbstractMetric):
+    """Length of the gap of the network itself, measured on the protocol's pairs: the same in every row of a protocol,
+    about .82 for CLIP ViT-B/32 on photos. Not measured without pairs. Source: arXiv 2203.02053, section 4.2."""
+
+    version = 1
+
+    space: str = "clip"
+    name: str = "scorer_gap"
+    axis = "neither"
+    level = "set"
+    higher_is_better = None
+
+    def measure(self, evidence: Evidence) -> Score:
+        gap = evidence.gap(self.space)
+        return Score("set", None if gap is None else float(gap.norm()), None, 0 if gap is None else 1)
 
 
 @dataclass(frozen=True)

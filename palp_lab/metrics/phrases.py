@@ -27,6 +27,8 @@ BEGIN = frozenset((
     "swimming", "flying", "running", "far", "underwater", "as", "from", "through", "into", "while",
 ))  # fmt: skip
 """Words an element begins with (ours)."""
+WHERE = frozenset({"in the background", "in the foreground"})
+"""Says where in the picture an element is, and is none: "with lightning in the background" is one (ours)."""
 STYLE = re.compile(r"\bin the style of\b|\bin \w+ style\b")
 
 
@@ -72,9 +74,11 @@ def fragments(text: str) -> list[str]:
     found: list[list[str]] = []
     for part in re.split(r"[,;.]", text):
         fresh, before = True, ""
-        for word in part.split():
+        words = part.split()
+        for i, word in enumerate(words):
             # A word that begins an element does not begin a second one right after another: "sitting on a rock".
-            if fresh or (word.lower() in BEGIN and before.lower() not in BEGIN):
+            where = " ".join(words[i : i + 3]).lower() in WHERE
+            if fresh or (word.lower() in BEGIN and before.lower() not in BEGIN and not where):
                 found.append([])
             found[-1].append(word)
             fresh, before = False, word

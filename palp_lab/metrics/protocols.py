@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from palp_lab.dataset.concept import with_noun
 from palp_lab.metrics.base import AbstractMetric, Evidence, Score, Subject
 from palp_lab.metrics.elements import PromptReader
 from palp_lab.metrics.embedders import AbstractEmbedder
@@ -107,7 +108,7 @@ class Protocol:
     def text(self, sentence: str, superclass: str) -> str:
         """What text metrics read: never the placeholder, which would depress the score."""
         if self.strip == "class_word":
-            return sentence.replace(SLOT, superclass)
+            return with_noun(sentence, superclass)
         words = sentence.replace(SLOT, " ").split()
         return " ".join(words)
 
@@ -154,7 +155,7 @@ class Protocol:
     ) -> dict[str, Score]:
         """All scores of the pictures [n 3 h w] of one sentence, by the metrics' names. `subject` "drift" measures what
         is said of prompts without the concept, against `twins`, the base model's pictures of the same seeds."""
-        clean = sentence.replace(SLOT, superclass)
+        clean = with_noun(sentence, superclass)
         wanted = None if self.reader is None or subject == "drift" else self.reader.wanted(clean)
         evidence = Evidence(
             images=images,

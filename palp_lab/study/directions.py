@@ -97,5 +97,6 @@ for _name, _higher in {
     "class_collapse": False,
     "copy": False,
     "modality_gap": None,
+    "scorer_gap": None,
 }.items():
     register_metric(_name, _higher)

@@ -32,7 +32,8 @@ KEY = "key.json"
 EDGE = 384
 """Least edge of a picture on the page in pixels (ours); smaller ones are enlarged by whole factors."""
 BOUNDARY = re.compile(
-    r"\s*,\s*|\s+(?=(?:wearing|holding|in|on|at|by|with|under|inside|behind|during|next to|made of|inspired by)\b)"
+    r"\s*,\s*|\s+(?!in the (?:back|fore)ground\b)"
+    r"(?=(?:wearing|holding|in|on|at|by|with|under|inside|behind|during|next to|made of|inspired by)\b)"
 )
 """Where a sentence is divided into what a rater counts (ours; the paper prints neither prompts nor elements)."""
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from palp_lab import keys
+from palp_lab.dataset.concept import with_noun
 from palp_lab.dataset.dreambench import DreamBenchDataset
 from palp_lab.dataset.folder import FolderDataset
 from tests.dataset.pictures import photo, photos, real_photos, said
@@ -131,3 +132,19 @@ def test_real_photos_are_divided_and_described() -> None:
     assert (len(concept.photos), len(concept.held_out)) == (3, 1)
     assert all(about.side == 64 and about.crop[2] - about.crop[0] >= 64 for about in concept.pictures)
     assert concept.photos.float().std() > 20
+
+
+@pytest.mark.parametrize(
+    ("sentence", "filled"),
+    [
+        ("a sketch of {} in Paris", "a sketch of an owl in Paris"),
+        ("{} in the snow", "an owl in the snow"),
+        ("a photo of a red {} at night", "a photo of a red owl at night"),
+        ("a sketch of a {}", "a sketch of a owl"),  # as it was written
+        ("the photo of my {}", "the photo of my owl"),
+        ("{}", "owl"),
+        ("at night, as in Paris", "at night, as in Paris"),
+    ],
+)
+def test_a_slot_without_an_article_stands_for_the_noun_with_one(sentence: str, filled: str) -> None:
+    assert with_noun(sentence, "owl") == filled

@@ -35,6 +35,8 @@ def test_what_is_known_of_it() -> None:
     assert orange.described("a sketch of a {}") == "a sketch of an orange dog with spots"
     assert orange.described("the {} at night") == "the orange dog with spots at night"
     assert orange.clean("a sketch of a {}") == "a sketch of a dog"
+    assert orange.clean("a sketch of {} in Paris") == "a sketch of a dog in Paris"
+    assert orange.described("a sketch of {} in Paris") == "a sketch of an orange dog with spots in Paris"
 
 
 def test_held_out_photos_are_in_other_places() -> None:

@@ -64,7 +64,7 @@ def definition(ctx: StepContext, how: dict[str, Any]) -> Tensor:
     with torch.no_grad():
         judged = a2 * x0hat + s2 * noise
         b = len(t)
-        clean, own = ["a sketch of cat in Paris"] * b, ["a photo of <v>"] * b
+        clean, own = ["a sketch of a cat in Paris"] * b, ["a photo of <v>"] * b
         r = eps_of(ctx, judged, t, clean, how["alpha"], personal=False)
         r = r - (eps_of(ctx, judged, t, own, how["beta"], personal=True) if how["reference"] == "personal" else noise)
         w = torch.ones_like(alpha)
@@ -149,7 +149,7 @@ def test_descent_moves_the_noise_toward_the_clean_prompt(kind: Kind) -> None:
         + ctx.model.path.coefficients(data.t, raw)[1] * data.noise
     )
     with torch.no_grad():
-        r = eps_of(ctx, x_t, data.t, ["a sketch of cat in Paris"] * 4, 1.0, False)
+        r = eps_of(ctx, x_t, data.t, ["a sketch of a cat in Paris"] * 4, 1.0, False)
         r = r - eps_of(ctx, x_t, data.t, ["a photo of <v>"] * 4, 1.0, True)
     assert ((moved.eps - before.eps) * r).flatten(1).sum(1).min() > 0
     assert ((moved.x0 - before.x0) * r).flatten(1).sum(1).max() < 0

@@ -24,12 +24,13 @@ from tests.losses.toy import CONCEPT, ToyModel, ToyTokens, gradients, toy_adapte
 def test_silent_where_personal_and_clean_are_the_same(kind: Kind) -> None:
     """An untrained change, a word that is the class word, the same sentence and guidance: nothing to align."""
     adapter = toy_adapter(kind, start=0.0, moved=False)
-    ctx = toy_context(adapter, target="a photo of {}")
+    same = "a photo of a {}"
+    ctx = toy_context(adapter, target=same, caption=same)
     loss = PromptAlignment(alpha=7.5, beta=7.5)
     assert loss(ctx).abs() < 1e-25
     with torch.no_grad():
         adapter.tokens.vector.add_(0.3)
-    assert loss(toy_context(adapter, target="a photo of {}")) > 1e-8
+    assert loss(toy_context(adapter, target=same, caption=same)) > 1e-8
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -89,7 +90,7 @@ def test_the_control_has_a_prompt_of_its_own_and_needs_no_target() -> None:
 
 
 def test_the_judges_prompt_holds_the_class_word() -> None:
-    assert PromptAlignment().clean_prompt(toy_context(toy_adapter(Kind.EPS))) == "a sketch of cat in Paris"
+    assert PromptAlignment().clean_prompt(toy_context(toy_adapter(Kind.EPS))) == "a sketch of a cat in Paris"
 
 
 def test_an_independent_t_stays_in_its_range() -> None:
@@ -117,13 +118,13 @@ def test_nfsd_by_hand(kind: Kind) -> None:
 
     empty = eps("")
     domain = torch.where((data.t < 200)[:, None, None, None], empty, empty - eps(NEGATIVE_PROMPT))
-    r = domain + 7.5 * (eps("a sketch of cat in Paris") - empty)
+    r = domain + 7.5 * (eps("a sketch of a cat in Paris") - empty)
     alpha, sigma = ctx.model.path.coefficients(data.t, x_t)
     k = sigma / alpha if kind is Kind.EPS else sigma
     torch.testing.assert_close(loss.direction(ctx, data), k * r, rtol=1e-9, atol=1e-11)
 
 
-MEANS = {"": 0.3, "a sketch of cat in Paris": 2.0}
+MEANS = {"": 0.3, "a sketch of a cat in Paris": 2.0}
 PERSONAL = -1.0
 
 

@@ -210,7 +210,12 @@ def toy_adapter(kind: Kind, start: float = 0.5, moved: bool = True) -> Adapter:
 
 
 def toy_context(
-    adapter: Adapter, step: int = 3, batch: int = 4, target: str | None = "a sketch of {} in Paris", centre: float = 0.0
+    adapter: Adapter,
+    step: int = 3,
+    batch: int = 4,
+    target: str | None = "a sketch of {} in Paris",
+    centre: float = 0.0,
+    caption: str = "a photo of {}",
 ) -> StepContext:
     """One step on random latents of unit variance around `centre`, t over the whole clock."""
     generator = torch.Generator().manual_seed(step)
@@ -218,7 +223,7 @@ def toy_context(
     x0 = centre + torch.randn(batch, *SHAPE, generator=generator, dtype=torch.float64)
     noise = torch.randn(batch, *SHAPE, generator=generator, dtype=torch.float64)
     t = model.path.draw_t(batch, generator)
-    sentences = ("a photo of {}",) * batch
+    sentences = (caption,) * batch
     cond = adapter.encode(sentences)
     x_t = model.path.add_noise(x0, noise, t)
     data = Pass(x0, noise, t, x_t, sentences, cond, model.predict(x_t, t, cond))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from palp_lab.metrics.phrases import Phrases, fragments, open_phrases
+from palp_lab.metrics.phrases import Phrases, fragments, open_phrases, split
 from palp_lab.types import UserError
 
 
@@ -77,3 +77,9 @@ def test_a_file_that_says_something_else_is_one_line(tmp_path: Path, text: str, 
         open_phrases(str(path))
     with pytest.raises(UserError, match="cannot be read"):
         open_phrases(str(tmp_path / "none.json"))
+
+
+def test_where_in_the_picture_something_is_is_no_element() -> None:
+    found = split("A digital art of {} on a field with lightning in the background")
+    assert (found["ambiance_1"], found["ambiance_2"]) == ("on a field", "with lightning in the background")
+    assert "ambiance_2" not in split("a {} with a city in the background")

@@ -18,7 +18,7 @@ from palp_lab.metrics.base import AbstractMetric, Evidence
 from palp_lab.metrics.diversity import Diversity, PerceptualDiversity, StructuralDiversity
 from palp_lab.metrics.drift import ClassCollapse, Drift
 from palp_lab.metrics.elements import Element, ElementsFound
-from palp_lab.metrics.gap import CorrectedTextAlignment, ModalityGap, close_gap, modality_gap
+from palp_lab.metrics.gap import CorrectedTextAlignment, ModalityGap, ScorerGap, close_gap, modality_gap
 from palp_lab.metrics.overfitting import Contrast, Copy, Saturation, contrast, saturation
 from palp_lab.metrics.running import Running
 from palp_lab.types import UserError
@@ -217,6 +217,13 @@ def test_modality_gap_and_its_closing(evidence: Evidence) -> None:
     assert float(modality_gap(a, b).norm()) < 0.5 * float(np.linalg.norm(vector))
     score = ModalityGap().measure(evidence)
     assert score.value == pytest.approx(np.linalg.norm(unit(images).mean(0) - unit(read("clip", [evidence.text]))[0]))
+    n, t = len(images), TextAlignment().measure(evidence).value
+    d = Diversity().measure(evidence).value
+    assert t is not None and d is not None
+    assert score.value == pytest.approx((1 + 1 / n + (n - 1) / n * (1 - d) - 2 * t) ** 0.5 if n > 1 else score.value)
+    own = ScorerGap().measure(evidence)
+    assert own.value == pytest.approx(float(gap_of("clip").norm())) and own.n == 1
+    assert ScorerGap().measure(replace(evidence, gap=lambda space: None)).value is None
 
 
 def test_text_alignment_without_the_gap_is_that_of_the_moved_features(evidence: Evidence) -> None:
@@ -250,7 +257,7 @@ BEST = {
     "text_alignment": 1.0, "text_alignment_corrected": 1.0, "style_alignment": 1.0, "image_alignment": 1.0,
     "elements": 1.0, "diversity": 0.0, "diversity_lpips": 0.0, "diversity_ssim": 0.0,
     "drift_with_class_word": 0.0, "class_collapse": 1.0, "copy": 1.0, "saturation": 1.0, "contrast": 1.0,
-    "modality_gap": 0.0,
+    "modality_gap": 0.0, "scorer_gap": 0.0,
 }  # fmt: skip
 """What a metric says of identical pictures: its best value, or, for those that accuse, the worst."""
 

@@ -177,3 +177,8 @@ def test_a_study_needs_pictures_of_two_methods(study_folder: Path) -> None:
         choose([result for result in results if result.axes["method"] == "palp"], 1, 0)
     with pytest.raises(UserError, match="at least two methods"):
         choose([result.compact() for result in results], 1, 0)
+
+
+def test_raters_do_not_count_where_in_the_picture_something_is() -> None:
+    found = elements_of("a digital art of {} on a field with lightning in the background")
+    assert found == ("a digital art", "this subject", "on a field", "with lightning in the background")
