@@ -10,7 +10,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench study clean
+.PHONY: help setup demo test test-slow test-gpu lint bench study clean
 
 help: ## what can be made
 	@echo "PALP Lab"; echo
@@ -33,6 +33,9 @@ test: $(READY) ## the fast tests, offline (at most 10 minutes)
 
 test-slow: $(READY) ## faults, launchers, true architectures, packaging (at most 20 minutes)
 	$(BIN)/python -m pytest -n $(WORKERS) -q -m "slow and not gpu" $(ARGS)
+
+test-gpu: $(READY) ## what needs a CUDA device: the same losses and pictures as on the CPU, up to rounding
+	$(BIN)/python -m pytest -q -m gpu $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,12 @@ from palp_lab.tokens.base import AbstractTokens
 from palp_lab.types import UserError
 
 SCHEMA = "palp_lab.adapter/1"
+
+
+def flat_layout(name: str) -> str:
+    """A saved name without the level `text_model.` that the layers of CLIP's text encoder have in some versions of
+    transformers, so that an adapter outlives an update."""
+    return re.sub(r"^(edits\.text_encoder(?:_\d)?\.)text_model\.", r"\1", name)
 
 
 class Adapter(nn.Module):
@@ -51,7 +58,8 @@ class Adapter(nn.Module):
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Puts saved values back. Raises UserError where names or shapes differ."""
-        own = dict(self.parts())
+        own = {flat_layout(name): parameter for name, parameter in self.parts()}
+        tensors = {flat_layout(name): tensor for name, tensor in tensors.items()}
         if missing := sorted(own.keys() ^ tensors.keys()):
             raise UserError(
                 f"the adapter does not fit this recipe: {missing[0]} is on one side only ({len(missing)} such names)"

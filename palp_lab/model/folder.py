@@ -251,7 +251,10 @@ def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], *tokenize
     """Hash of weights, their names, the schedule and the vocabularies: 16 hex digits."""
     digest = hashlib.sha256()
     for part in parts:
-        for name, tensor in sorted(part.state_dict().items()):
+        state = part.state_dict()
+        # A level that transformers' CLIPTextModel has in some versions and not in others says nothing.
+        level = "text_model." if all(name.startswith("text_model.") for name in state) else ""
+        for name, tensor in sorted((name.removeprefix(level), tensor) for name, tensor in state.items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             if tensor.device.type != "meta":
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

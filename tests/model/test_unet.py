@@ -9,7 +9,7 @@ import torch
 
 from palp_lab.diffusion.path import RectifiedFlow
 from palp_lab.model import open_model
-from palp_lab.model.folder import resolve
+from palp_lab.model.folder import fingerprint, resolve
 from palp_lab.model.pipeline import stock_pipeline
 from palp_lab.model.schedulers import make_scheduler
 from palp_lab.model.unet import UNetModel
@@ -173,6 +173,16 @@ def test_both_layouts_of_the_text_encoder_are_one_model(micro_path: Path, tmp_pa
     assert other.keys() != state.keys()
     save_file(other, weights, {"format": "pt"})
     assert open_model(folder).fingerprint == open_model(micro_path).fingerprint
+
+
+def test_a_fingerprint_knows_nothing_of_the_level_around_a_text_encoder() -> None:
+    """transformers 5.6 took it away; a base model is the same before and after."""
+    inner = torch.nn.Linear(2, 2)
+    outer = torch.nn.Module()
+    outer.text_model = inner
+    assert fingerprint([inner], {}) == fingerprint([outer], {})
+    outer.other = torch.nn.Linear(2, 2)
+    assert fingerprint([inner], {}) != fingerprint([outer], {})
 
 
 def test_damaged_folders_name_the_part(micro_path: Path, tmp_path: Path) -> None:
