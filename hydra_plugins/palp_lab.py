@@ -1,4 +1,4 @@
-"""Our sweeper, where Hydra looks for plugins: the only name space it takes them from. What it does is in palp_lab."""
+"""Our sweepers, where Hydra looks for plugins: the only name space it takes them from. What they do is in palp_lab."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from palp_lab.search import Search, run_search
 from palp_lab.sweeper import ChoiceLoader, plan_cells
+from palp_lab.types import UserError
 
 
 class RecipeSweeper(BasicSweeper):
@@ -38,6 +41,50 @@ class RecipeSweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing: `applicable` has composed every choice and looked for every key already."""
+
+
+class FrontSweeper(RecipeSweeper):
+    """A search for the front by Optuna's samplers where a grid is too large (`hydra/sweeper=optuna`). Final.
+
+    Jobs are run by whatever launcher there is, `at_once` at a time.
+    """
+
+    def __init__(
+        self,
+        sampler: str,
+        trials: int,
+        at_once: int,
+        seed: int,
+        journal: str,
+        params: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(max_batch_size=None, params=params)
+        self.sampler, self.trials, self.at_once, self.seed, self.journal = sampler, trials, at_once, seed, journal
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Asks for trials, launches their cells, tells what they returned; prints the front."""
+        assert self.config is not None and self.launcher is not None
+        if self.config.get("dry_run"):
+            raise UserError("dry_run=true: a search does not know its cells beforehand; plan one of them without -m")
+        parser = OverridesParser.create(config_loader=self.loader)
+        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        name = str(self.config.study_name)
+        search = Search(overrides, self.sampler, self.seed, Path(self.journal), name)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        run_search(search, self.trials, self.at_once, self._launch)
+
+    def _launch(self, cells: Sequence[Sequence[str]], first: int) -> list[Any]:
+        assert self.config is not None and self.launcher is not None
+        lines = [self.loader.applicable(self.config, [cell])[0] for cell in cells]
+        found: list[Any] = []
+        for job in self.launcher.launch(lines, initial_job_idx=first):
+            try:
+                found.append(job.return_value)
+            except Exception:  # whatever a launcher made of a lost job; the verdict at the end names it
+                found.append(None)
+        return found
 
 
 class Planner:

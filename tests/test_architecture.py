@@ -42,6 +42,7 @@ DOORS = {
     "diffusers": ["model/*", "tinyworld/pretrain*", "pretrain.py"],
     "transformers": ["model/*", "metrics/embedders.py", "metrics/reader.py", "tinyworld/pretrain*", "pretrain.py"],
     "lightning": ["engine/*"],
+    "optuna": ["search.py"],
     "wandb": ["study/sinks.py", "study/tracking.py"],
     "peft": ["edits/*", "model/*"],
     "hydra": [
