@@ -40,7 +40,8 @@ def methods_table(frame: pd.DataFrame, metrics: Sequence[str], scope: str, resam
 
 
 def prompts_table(frame: pd.DataFrame, metric: str, resamples: int, seed: int) -> Table:
-    """One row per prompt, one column per series, at the last step; own-target rows where a method has a target."""
+    """One row per prompt the metric was measured on, one column per series, at the last step; own-target rows where a
+    method has a target."""
     own = scoped(frame, "own")
     columns = [series for series, _ in _last_steps(own)]
     by_series = dict(_last_steps(own))
@@ -52,7 +53,8 @@ def prompts_table(frame: pd.DataFrame, metric: str, resamples: int, seed: int) -
         for series in columns:
             last = by_series[series]
             cells += _cells(last[last["prompt"] == prompt], [metric], resamples, seed)
-        rows.append((prompt, group, *cells))
+        if any(cell is not None for cell in cells):
+            rows.append((prompt, group, *cells))
     return Table(
         f"prompts_{metric}",
         f"{label_of(metric).capitalize()} per prompt at the last step; methods with a target were tuned for it.",

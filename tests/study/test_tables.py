@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,26 @@ def test_every_prompt_has_a_row_with_its_kind(answered: Study) -> None:
     found = table(answered, "prompts_text_alignment")
     assert sorted(str(row[1]) for row in found.rows) == ["new style", "new style", "same style", "same style"]
     assert all(isinstance(value, Interval) and value.n == 6 for row in found.rows for value in row[2:])
+
+
+def test_a_prompt_the_metric_was_not_measured_on_has_no_row(study: list[Result]) -> None:
+    """Drift's prompts have no text alignment; a line of dashes for each would say nothing."""
+    silent = [
+        replace(
+            result,
+            records=tuple(
+                replace(one, metrics={name: m for name, m in one.metrics.items() if name != "text_alignment"})
+                if one.prompt == study[0].records[0].prompt
+                else one
+                for one in result.records
+            ),
+        )
+        for result in study
+    ]
+    untargeted = [result for result in silent if result.axes["target"] is None]
+    found = table(study_of(untargeted, FAST), "prompts_text_alignment")
+    prompts = {str(row[0]) for row in found.rows}
+    assert prompts and study[0].records[0].prompt not in prompts
 
 
 def test_own_target_is_told_from_other_prompts(answered: Study) -> None:
