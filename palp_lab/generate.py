@@ -124,7 +124,9 @@ def generate(config: DictConfig) -> None:
                 context,
             )  # fmt: skip
             written = write_pictures(folder, drawn)
-        with tracked(config, [name, *sentences], name, {**as_plain(config), "adapter": str(path)}) as run:
+        with tracked(
+            config, [name, str(how.seeds), *sentences], name, {**as_plain(config), "adapter": str(path)}
+        ) as run:
             send_drawn(run, written)
         print(folder)
 

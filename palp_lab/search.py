@@ -102,7 +102,11 @@ def run_search(
     """Asks and tells until the journal holds so many trials, then prints the front.
 
     `launch(cells, first)` runs cells, each a list of overrides, numbered from `first`, and gives what each returned.
+    Raises UserError where no trial is asked for, or none has both values in the end.
     """
+    for key, value in (("trials", trials), ("at_once", at_once)):
+        if value < 1:
+            raise UserError(f"hydra.sweeper.{key}={value}: give 1 or more")
     began = search.finished()
     while (left := trials - search.finished()) > 0:
         asked = search.ask(min(left, at_once))

@@ -59,14 +59,15 @@ def tracked(
 
     verb, project, folder = str(config.verb), project_of(config.logger), folder or study_folder(config)
     id = run_id(str(config.study_name), verb, *parts)
-    sent = folder / "wandb" / f"{id}.{mode_of(project)}.sent"
+    where = run_id(str(project.entity), project.project, mode_of(project))  # another project has none of it yet
+    sent = folder / "wandb" / f"{id}.{where[:8]}.sent"
     if sent.exists():
         logger.info("Weights & Biases has %s already; delete %s to send it again", name, sent)
         yield None
         return
     with open_run(project, id, name, verb, about, folder) as run:
         yield run
-    write_text(sent, f"{project.entity or ''}/{project.project}/{id}\n")
+    write_text(sent, f"{mode_of(project)}: {project.entity or ''}/{project.project}/{id}\n")
 
 
 def train_tracked(cell: Cell, run: Any) -> Stage:

@@ -108,6 +108,9 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         search(tmp_path, "method=palp", "seed=1")
     with pytest.raises(UserError, match=r"hydra\.sweeper\.sampler=nsga: must be one of nsga2, tpe"):
         search(tmp_path, sampler="nsga")
+    for trials, at_once, said in ((0, 1, "trials=0"), (2, 0, "at_once=0")):
+        with pytest.raises(UserError, match=rf"hydra\.sweeper\.{said}: give 1 or more"):
+            run_search(search(tmp_path), trials, at_once, Cells())
     with pytest.raises(UserError, match=r"^weight: "):
         search(tmp_path, "weight=tag(log,interval(0,1))")
 

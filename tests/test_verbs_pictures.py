@@ -144,6 +144,11 @@ def test_each_verb_has_its_own_run_in_wandb(
     ))  # fmt: skip
     assert exported.summary["bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     assert not list(folder.glob("wandb")), "a folder of pictures holds pictures"
+    for seeds, runs in ((1, 5), (2, 6)):
+        generate(compose_verb(micro_lab, "generate", *overrides, f"adapters=[{adapter}]", f"generate.seeds={seeds}"))
+        assert len(read_offline(tmp_path)) == runs, "sent once; more pictures are another run"
+    generate(compose_verb(micro_lab, "generate", *overrides, f"adapters=[{adapter}]", "logger.project=another"))
+    assert len(read_offline(tmp_path)) == 7, "another project has none of it yet"
 
 
 def mean_text(path: Path) -> float:
