@@ -96,13 +96,16 @@ def _no_such_choice(error: Any) -> str:
 
 
 def _no_such_key(key: str, verb: str, overrides: list[str], error: Exception) -> str:
-    known = set(_keys(verb, [o for o in overrides if not o.lstrip("+~").startswith(key) and not o.startswith("-")]))
+    rest = [o for o in overrides if not o.lstrip("+~").startswith(key) and not o.startswith("-")]
+    known = set(_keys(verb, rest, hydra=key.startswith("hydra.")))
     if key in known:
         cause = error.__cause__
         return f"{key}: {first_line(str(cause or error))}"
     if (other := _alias(key)) is not None:
         word, name = key.split(".")[1], other.split(".")[1]
         return f"{key}: {word} is another word for the loss {name}; write {other}"
+    if key.startswith("hydra."):  # those beside it: no other is meant
+        known = {one for one in known if one.rpartition(".")[0] == key.rpartition(".")[0]} or known
     return f"{key}: no such key{nearest(key, known)}"
 
 
@@ -117,8 +120,8 @@ def _alias(key: str) -> str | None:
     return ".".join(filter(None, ("losses", name, inside)))
 
 
-def _keys(verb: str, overrides: list[str]) -> Iterator[str]:
-    """Every key and group the command line may name, for the choices it makes."""
+def _keys(verb: str, overrides: list[str], hydra: bool = False) -> Iterator[str]:
+    """Every key and group the command line may name, for the choices it makes; with `hydra` Hydra's own keys instead."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
@@ -126,12 +129,16 @@ def _keys(verb: str, overrides: list[str]) -> Iterator[str]:
     from palp_lab.composition import version_options
 
     folder = conf_folder()
-    yield from (p.name for p in folder.iterdir() if p.is_dir())
-    for attempt in (overrides, []):
+    if not hydra:
+        yield from (p.name for p in folder.iterdir() if p.is_dir())
+    for attempt in (overrides, [o for o in overrides if "," not in o], []):  # a list of values composes in no one cell
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(config_dir=str(folder), **version_options(initialize_config_dir)):
-                yield from dotted(OmegaConf.to_container(compose(verb, overrides=attempt), resolve=False))
+                config = compose(verb, overrides=attempt, return_hydra_config=hydra)
+                node = OmegaConf.to_container(config, resolve=False)
+                assert isinstance(node, dict)
+                yield from dotted({"hydra": node["hydra"]} if hydra else node)
             return
         except Exception:
             continue

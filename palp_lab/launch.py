@@ -85,8 +85,8 @@ def launch(verb: str, arguments: list[str]) -> int:
 
 def left_to_cells(error: Exception, words: list[str]) -> list[str] | None:
     """The command line with a key that the sweep's defaults do not have as a choice of one, which only cells read: some
-    of them may have it. None where the error is another one."""
-    wrong = re.search(r"Could not override '([^']+)'", str(error))
+    of them may have it. None where the error is another one, or the key is Hydra's own."""
+    wrong = re.search(r"Could not override '((?!hydra\.)[^']+)'", str(error))
     line = next((word for word in words if wrong and word.startswith(f"{wrong.group(1)}=")), None)
     if line is None or line.endswith(ONE_CHOICE):
         return None

@@ -116,6 +116,11 @@ def test_every_example_composes(line: str) -> None:
         (["run", "max_steps=3"], "did you mean trainer.max_steps?"),
         (["run", "optimizer.leaning_rate=1"], "optimizer.leaning_rate: no such key"),
         (["run", "-m", "method=palp,ti_bd"], "did you mean ti_db?"),
+        (
+            ["run", "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_job=2"],
+            "hydra.launcher.n_job: no such key; did you mean hydra.launcher.n_jobs?",
+        ),
+        (["run", "hydra.sweep.dirr=x"], "hydra.sweep.dirr: no such key; did you mean hydra.sweep.dir?"),
         (["doctor", "+trainer.max_stps=3"], "did you mean trainer.max_steps?"),
         (["doctor", "trainer.max_steps=many"], "trainer.max_steps='many': must be a whole number"),
         (["doctor", "trainer.max_steps=2.5"], "must be a whole number"),
