@@ -121,7 +121,7 @@ def _alias(key: str) -> str | None:
 
 
 def _keys(verb: str, overrides: list[str], hydra: bool = False) -> Iterator[str]:
-    """Every key and group the command line may name, for the choices it makes; with `hydra` Hydra's own keys instead."""
+    """Every key and group the command line may name, for the choices it makes; with `hydra` Hydra's own."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
