@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -51,9 +52,10 @@ def put_picture(sheet: Image.Image, path: Path | None, left: int, top: int, edge
 
 
 def wrapped(text: str, width: int, size: int, bold: bool = False, lines: int = 4) -> list[str]:
-    """The text in lines of at most `width` pixels; what does not fit in `lines` ends in an ellipsis."""
+    """The text in lines of at most `width` pixels; a word that is longer is broken, and what does not fit in `lines`
+    ends in an ellipsis."""
     rows: list[str] = []
-    for word in text.split():
+    for word in _broken(text.split(), width, font(size, bold)):
         longer = f"{rows[-1]} {word}" if rows else word
         if rows and font(size, bold).getlength(longer) <= width:
             rows[-1] = longer
@@ -62,6 +64,16 @@ def wrapped(text: str, width: int, size: int, bold: bool = False, lines: int = 4
     if len(rows) > lines:
         rows = [*rows[: lines - 1], rows[lines - 1] + " …"]
     return rows
+
+
+def _broken(texts: Iterable[str], width: int, face: ImageFont.FreeTypeFont) -> Iterator[str]:
+    for word in texts:
+        left = word
+        while len(left) > 1 and face.getlength(left) > width:
+            fits = max(1, next(i for i in range(len(left), -1, -1) if face.getlength(left[:i]) <= width))
+            yield left[:fits]
+            left = left[fits:]
+        yield left
 
 
 def put_text(

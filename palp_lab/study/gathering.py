@@ -10,7 +10,7 @@ from pathlib import Path
 
 from palp_lab.study.contact_sheet import Block, Row
 from palp_lab.study.fields import parse, read_text
-from palp_lab.study.observations import frozen
+from palp_lab.study.observations import frozen, series_names
 from palp_lab.study.palette import BOUND_WORDS, styles, words
 from palp_lab.study.progress_figure import Log
 from palp_lab.study.result import Record, Result
@@ -25,18 +25,22 @@ def sheet_prompts(results: Sequence[Result], most: int = 4) -> list[str]:
     return list(own or every)[:most]
 
 
-def sheet_blocks(results: Sequence[Result], prompts: Sequence[str], concepts: int = 3) -> list[Block]:
+def sheet_blocks(
+    results: Sequence[Result], prompts: Sequence[str], series: Sequence[str] = (), concepts: int = 3
+) -> list[Block]:
     """A block per concept: base with the class word, each method at its last step (own target where there is one,
-    lowest seed), base with the description, true renders. Concepts and rows without any picture are left out."""
+    lowest seed), base with the description, true renders. Concepts and rows without any picture are left out. What has
+    a curve of its own, by `series` or by itself (`observations`), has a row."""
     pictured = [result for result in results if result.folder is not None]
-    looks = styles(str(result.axes["method"]) for result in results)
+    names = series_names(results, series)
+    looks = styles(names[result.run] for result in results)
     blocks = []
     for concept in sorted({str(result.axes["concept"]) for result in pictured}):
         cells = [result for result in pictured if result.axes["concept"] == concept]
         rows = [_bound_row(cells, "class_word", prompts)]
-        for method in looks:
-            mine = [cell for cell in cells if cell.axes["method"] == method]
-            rows.append(_method_row(mine, method, prompts, looks[method].colour))
+        for name, look in looks.items():
+            mine = [cell for cell in cells if names[cell.run] == name]
+            rows.append(_method_row(mine, name, prompts, look.colour))
         rows += [_bound_row(cells, name, prompts) for name in ("described", "true_renders")]
         kept = tuple(row for row in rows if any(row.pictures))
         if kept:
@@ -72,9 +76,11 @@ def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Pat
     return rows, caption
 
 
-def training_logs(results: Sequence[Result]) -> dict[str, list[Log]]:
-    """The training logs per method: inline columns, or the CSV file that `training_log.csv` names."""
+def training_logs(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, list[Log]]:
+    """The training logs per method, or per curve where a method has several: inline columns, or the CSV file that
+    `training_log.csv` names."""
     logs: dict[str, list[Log]] = {}
+    names = series_names(results, series)
     for result in results:
         said = result.training_log or {}
         log = said.get("columns")
@@ -82,7 +88,7 @@ def training_logs(results: Sequence[Result]) -> dict[str, list[Log]]:
             path = result.folder / str(said["csv"])
             log = read_log(path) if path.exists() else None
         if log:
-            logs.setdefault(str(result.axes["method"]), []).append(log)
+            logs.setdefault(names[result.run], []).append(log)
     return logs
 
 
@@ -94,7 +100,7 @@ def read_log(path: Path) -> Log:
     return {name: [_float(row[i]) if i < len(row) else None for row in rows[1:]] for i, name in enumerate(rows[0])}
 
 
-def _method_row(cells: Sequence[Result], method: str, prompts: Sequence[str], accent: str) -> Row:
+def _method_row(cells: Sequence[Result], name: str, prompts: Sequence[str], accent: str) -> Row:
     usual = Counter(frozen(record.knobs) for cell in cells for record in cell.records).most_common(1)
     last = max((record.step for cell in cells for record in cell.records), default=0)
     pictures = []
@@ -109,7 +115,7 @@ def _method_row(cells: Sequence[Result], method: str, prompts: Sequence[str], ac
         pictures.append(_paths(chosen[3], chosen[4].images) if chosen else ())
     tuned = any(_own(cell.records) for cell in cells)
     note = f"step {last}" + (", tuned for each prompt" if tuned else "")
-    return Row(words(method), note, tuple(pictures), accent)
+    return Row(words(name), note, tuple(pictures), accent)
 
 
 def _own(records: Sequence[Record]) -> bool:

@@ -24,16 +24,21 @@ class Headline:
     sentences: tuple[str, ...]
 
 
-def headline(comparisons: Sequence[Comparison], x: str, y: str, asked: bool = True) -> Headline:
+def unasked(methods: int, tabled: bool) -> Headline:
+    """Where no two of so many methods were to be compared; `tabled` where a table compares every pair."""
+    if methods == 1:
+        return Headline("One method: there is nothing to compare it with.", ())
+    every = "Every pair is compared in a table below" if tabled else "They are too many for a table of every pair"
+    return Headline(f"{methods} methods on one front.", (f"{every}; compare=[baseline,challenger] asks about two.",))
+
+
+def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
 
     The last common step decides between gaining and paying; the comparison at equal `x` decides whether the challenger
     is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`. A comparison over fewer
     than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its numbers and its n are reported.
-    `asked` says whether two methods were to be compared at all.
     """
-    if not asked:
-        return Headline("No comparison asked for", ("These results hold no pair of methods that was to be compared.",))
     at_steps = [one for one in comparisons if one.at.startswith("step")]
     last = {one.metric: one for one in at_steps}  # the later step wins
     level = next((one for one in comparisons if one.at == f"equal {x}" and one.metric == y), None)

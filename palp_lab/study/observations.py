@@ -28,17 +28,15 @@ def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.Da
     axes in which several cells of one unit differ split their method anyway, so that no two settings are averaged.
     """
     results = list(results)
-    varied = varied_axes(results)
+    names = series_names(results, series)
     rows: list[dict[str, object]] = []
     for result in results:
-        splits = dict.fromkeys((*series, *varied.get(str(result.axes["method"]), ())))
-        extra = [f"{axis} {result.axes[axis]}" for axis in splits if result.axes.get(axis) is not None]
         for record in result.records:
             rows.append(
                 {
                     **{key: result.axes[key] for key in ("method", "dataset", "model", "concept", "train_seed")},
                     "run": result.run,
-                    "series": " · ".join([str(result.axes["method"]), *extra]),
+                    "series": names[result.run],
                     "prompt": record.prompt,
                     "prompt_group": record.prompt_group,
                     "target": record.target,
@@ -51,24 +49,44 @@ def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.Da
     return _framed(rows, _KEYS)
 
 
+def series_names(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, str]:
+    """Per run the name of its curve: the method, and what tells its setting from others of that method."""
+    varied = varied_axes(results)
+    names = {}
+    for result in results:
+        splits = dict.fromkeys((*series, *varied.get(str(result.axes["method"]), ())))
+        extra = [f"{axis} {result.axes[axis]}" for axis in splits if result.axes.get(axis) is not None]
+        names[result.run] = " · ".join([str(result.axes["method"]), *extra])
+    return names
+
+
 def varied_axes(results: Iterable[Result]) -> dict[str, list[str]]:
-    """Per method the axes in which cells of the same photos, seed and target differ: a sweep of a setting."""
+    """Per method the axes in which cells of the same photos and seed differ: a sweep of a setting. Targets share a
+    curve; but a setting may come with a target, as prompt alignment among swept losses does."""
     results = list(results)
     # A knob of sampling is no setting of the training: its settings are points of one curve.
     knobs = {f"generate.{name}" for result in results for record in result.records for name in record.knobs}
     cells: dict[tuple[Scalar, ...], list[Mapping[str, Scalar]]] = {}
     for result in results:
         axes = result.axes
-        place = tuple(axes[key] for key in ("method", "dataset", "model", "concept", "train_seed", "target"))
+        place = tuple(axes[key] for key in ("method", "dataset", "model", "concept", "train_seed"))
         cells.setdefault(place, []).append(axes)
     varied: dict[str, list[str]] = {}
     for (method, *_), found in cells.items():
-        names = dict.fromkeys(name for axes in found for name in axes if name not in {"study", *knobs})
+        names = dict.fromkeys(name for axes in found for name in axes if name not in {"study", "target", *knobs})
         differing = [name for name in names if len({axes.get(name) for axes in found}) > 1]
+        differing = [name for name in differing if "losses" not in differing or not _comes_with_its_loss(name, found)]
         # A result is filed under "shots" and under the key that set it: one of the two is enough.
         differing = [name for name in differing if name.rpartition(".")[2] not in differing or "." not in name]
         varied[str(method)] = list(dict.fromkeys([*varied.get(str(method), []), *differing]))
     return {method: names for method, names in varied.items() if names}
+
+
+def _comes_with_its_loss(name: str, cells: Iterable[Mapping[str, Scalar]]) -> bool:
+    """Whether `losses.<loss>.<key>` has one value wherever that loss is among the cell's: the losses say it all."""
+    group, _, rest = name.partition(".")
+    loss = rest.partition(".")[0]
+    return group == "losses" and bool(loss) and len({c.get(name) for c in cells if loss in str(c.get("losses"))}) == 1
 
 
 def bound_observations(results: Iterable[Result]) -> pd.DataFrame:

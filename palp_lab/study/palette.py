@@ -71,4 +71,6 @@ def words(series: str) -> str:
 
 def _short(axis: str) -> str:
     key, _, value = axis.partition(" ")
+    if key == "losses":  # "[reconstruction,prompt_alignment]": the names say what they are
+        return value.strip("[]").replace("_", " ").replace(",", " + ")
     return f"{key.rpartition('.')[2].replace('_', ' ')} {value}"

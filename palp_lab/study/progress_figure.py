@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Log = Mapping[str, Sequence[float | None]]
+WRAPPED = 62
+"""Letters in a row of a legend below one plane (ours): what fits at its size of letters."""
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -62,14 +65,17 @@ def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
         for method, runs in logs.items():
             columns = sorted({name for log in runs for name in _columns(log, kind)})
             for column, dash in zip(columns, DASHES * len(columns), strict=False):
-                _draw_runs(plane, runs, column, looks[method].colour, dash, f"{words(method)}: {_short(column)}")
+                label = fill(f"{words(method)}: {_short(column)}", WRAPPED)
+                _draw_runs(plane, runs, column, looks[method].colour, dash, label)
         plane.set_title(title, loc="left", fontsize=12, weight="bold")
         plane.set_xlabel("training steps")
         if logarithmic:
             plane.set_yscale("log")
         else:
             plane.axhline(0, color=MUTED, lw=0.8)
-        plane.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        names = plane.get_legend_handles_labels()[1]
+        ncols = 2 if max(map(len, names), default=0) <= WRAPPED // 2 else 1
+        plane.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=ncols)
     return figure
 
 

@@ -59,13 +59,13 @@ def draw(study: Study, title: str) -> tuple[dict[str, bytes], str]:
         "exposure": png(exposure_figure(study.scope, progress)),
     }
     prompts = sheet_prompts(study.results)
-    blocks = sheet_blocks(study.results, prompts)
+    blocks = sheet_blocks(study.results, prompts, study.question.series)
     if blocks:
         images["contact_sheet"] = png_of(contact_sheet(prompts, blocks))
     rows = strip_rows(study.results)
     if rows is not None:
         images["strip"] = png_of(strip(*rows))
-    training = training_figure(training_logs(study.results))
+    training = training_figure(training_logs(study.results, study.question.series))
     if training is not None:
         images["training"] = png(training)
     return images, rows[1] if rows is not None else ""

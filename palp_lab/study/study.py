@@ -17,7 +17,7 @@ from palp_lab.study.curves import (
     reference_point,
 )
 from palp_lab.study.directions import higher_is_better, known_metrics
-from palp_lab.study.headline import Headline, headline
+from palp_lab.study.headline import Headline, headline, unasked
 from palp_lab.study.intervals import RESAMPLES
 from palp_lab.study.observations import bound_observations, observations, require_metric, scoped, target_prompts
 from palp_lab.study.pareto import directions_for
@@ -98,11 +98,8 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     metrics = shown_metrics(frame)
     few = [metric for metric in metrics if metric in (*axes, "elements", "copy")]
     shown = bounds[bounds["prompt"].isna() | bounds["prompt"].isin(prompts)] if prompts else bounds
-    optional = (
-        transfer_table(frame, few, *how),
-        bounds_table(shown, metrics, *how),
-        pairs_table(scope, *axes, *how),
-    )
+    pairs = pairs_table(scope, *axes, *how)
+    optional = (transfer_table(frame, few, *how), bounds_table(shown, metrics, *how), pairs)
     tables = (
         methods_table(frame, metrics, question.scope, *how),
         *(prompts_table(frame, axis, *how) for axis in (question.y, question.x)),
@@ -120,7 +117,9 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         tuple(found),
         reference,
         tuple(comparisons),
-        headline(comparisons, *axes, asked=compared(scope, question) is not None),
+        headline(comparisons, *axes)
+        if compared(scope, question) is not None
+        else unasked(scope["series"].nunique(), pairs is not None),
         tables,
         tuple(_sizings(scope, comparisons, question)),
         int(scope["step"].max()),
@@ -128,11 +127,14 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
 
 
 def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
-    """Who is compared: what was asked for, else PALP and its baseline where both are there."""
-    names = set(frame["series"])
+    """Who is compared, baseline first: what was asked for, else PALP and its baseline where both are there, else the
+    only two, of which the one with the shorter name (fewer losses, fewer settings) is the baseline."""
+    names = sorted(set(frame["series"]), key=lambda name: (len(name), name))
     if question.compare is not None:
         return question.compare
-    return CLAIM if set(CLAIM) <= names else None
+    if set(CLAIM) <= set(names):
+        return CLAIM
+    return (names[0], names[1]) if len(names) == 2 else None
 
 
 def _on_one_front(trained: list[Curve], swept: list[Curve], axes: tuple[str, str]) -> tuple[list[Curve], list[Curve]]:

@@ -65,6 +65,9 @@ def test_words_are_wrapped_to_the_width() -> None:
     assert len(rows) == 4 and rows[-1].endswith("…")
     assert all(font(13).getlength(row) <= 160 for row in rows)
     assert " ".join(wrapped("a b c", 500, 13)) == "a b c"
+    long = "no_space_anywhere_in_this_name_of_a_method"
+    broken = wrapped(long, 120, 13)
+    assert "".join(broken) == long and all(font(13).getlength(row) <= 120 for row in broken)
 
 
 def test_labels_do_not_lie_on_each_other() -> None:

@@ -128,6 +128,20 @@ def test_training_curves_are_sorted_by_what_they_are() -> None:
     assert training_figure({"palp": [{"step": [0, 1], "learning_rate": [1.0, 1.0]}]}) is None
 
 
+def test_a_long_legend_leaves_the_curves_their_place() -> None:
+    log = {"step": [0, 10], "reconstruction/value": [1.0, 0.5], "prior_preservation/value": [1.0, 0.5]}
+    name = "custom_diffusion · losses [reconstruction,prior_preservation,prompt_alignment]"
+    figure = training_figure({name: [log]})
+    assert figure is not None
+    figure.canvas.draw()
+    (plane,) = figure.axes
+    assert plane.get_position().width > 0.6
+    label = plane.get_legend_handles_labels()[1][0]
+    assert label.replace("\n", " ") == (
+        "Custom Diffusion · reconstruction + prior preservation + prompt alignment: prior preservation"
+    )
+
+
 def test_long_names_get_fewer_columns_and_stay_in_the_picture(study: list[Result]) -> None:
     assert legend_columns(["PALP (n = 24)"] * 3, 10) == 3 and legend_columns(["TI + DB (n = 6)"] * 9, 14.5) == 4
     knobs = {"losses.prompt_alignment.weight": 0.3, "losses.prompt_alignment.alpha": 7.5, "shots": 3}

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from palp_lab.study.headline import headline
+from palp_lab.study.headline import headline, unasked
 from palp_lab.study.intervals import Interval
+from palp_lab.study.result import Result
 from palp_lab.study.statistics import Comparison
+from palp_lab.study.study import Question, study_of
 
 X, Y = "identity", "text_alignment"
 
@@ -142,4 +144,25 @@ def test_lower_can_be_better() -> None:
 
 def test_nothing_to_compare_is_said() -> None:
     assert headline([], X, Y).verdict == "No paired comparison"
-    assert headline([], X, Y, asked=False).verdict == "No comparison asked for"
+    assert unasked(1, tabled=False).verdict == "One method: there is nothing to compare it with."
+    seven = unasked(7, tabled=True)
+    assert seven.verdict == "7 methods on one front."
+    assert seven.sentences[0].startswith("Every pair is compared in a table below; compare=[")
+    assert "too many" in unasked(9, tabled=False).sentences[0]
+
+
+def test_the_only_two_settings_are_compared_and_the_plainer_one_is_the_baseline(study: list[Result]) -> None:
+    with_term = {"palp": "[reconstruction,prompt_alignment]", "ti_db": "[reconstruction]"}
+    cells = [
+        replace(cell, axes={**cell.axes, "method": "p_plus", "losses": with_term[str(cell.axes["method"])]})
+        for cell in study
+        if cell.axes["method"] in with_term
+    ]
+    weight = {"losses.prompt_alignment.weight": 0.1}  # comes with the term, so that the losses say it
+    cells = [replace(c, axes={**c.axes, **(weight if c.axes["target"] else {})}) for c in cells]
+    found = study_of(cells, Question(resamples=20))
+    one = found.comparisons[0]
+    assert one.baseline == "p_plus · losses [reconstruction]"
+    assert one.challenger == "p_plus · losses [reconstruction,prompt_alignment]"
+    assert not found.headline.verdict.startswith("2 methods")
+    assert study_of(study, Question(resamples=20)).comparisons[0].challenger == "palp"

@@ -33,7 +33,7 @@ def test_the_page_grows_with_the_ledger(study: list[Result], tmp_path: Path) -> 
 def test_one_method_alone_is_a_page_too(study: list[Result], tmp_path: Path) -> None:
     some = [r for r in study if r.axes["method"] == "ti_db"][:1]
     text = note(some, Question(resamples=20), "Where does it begin?", tmp_path, "part_0").read_text(encoding="utf-8")
-    assert "No comparison asked for" in text and "n: 1 cells (TI + DB 1) of 1 concept" in text
+    assert "One method: there is nothing to compare it with." in text and "n: 1 cells (TI + DB 1) of 1 concept" in text
 
 
 def test_bounds_that_another_part_keeps_are_this_parts_too(study: list[Result], tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_a_partial_study_says_so(study_folder: Path, tmp_path: Path) -> None:
 def test_one_method_alone_has_a_page_without_comparison(study_folder: Path, tmp_path: Path) -> None:
     merge_jsonl(tmp_path / "r.jsonl", [c for c in collect([study_folder]) if c.axes["method"] == "textual_inversion"])
     page = report(configured([tmp_path / "r.jsonl"], tmp_path / "out"))
-    assert "No comparison asked for" in page.read_text(encoding="utf-8")
+    assert "nothing to compare it with" in page.read_text(encoding="utf-8")
     assert not (page.parent / "comparison.md").exists()
 
 
