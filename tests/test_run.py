@@ -165,11 +165,24 @@ def test_what_does_not_change_an_adapter_is_not_in_its_key(micro_lab: MicroLab, 
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=1", "optimizer.lr=0.5", "dataset.seed=5", "dataset.shots=3", "edits.rank=1", "checkpoints=[1]"]
-)
+    "override",
+    [
+        "seed=1", "optimizer.lr=0.5", "dataset.seed=5", "dataset.shots=3", "edits.rank=1", "checkpoints=[1]",
+        "trainer.ema=0.9", "trainer.gradient_clip=0.1", "trainer.precision=bf16", "trainer.batch_size=3",
+        "trainer.accumulate=2", "augment.flip=0.25", "captions=['a picture of {}']",
+    ],
+)  # fmt: skip
 def test_what_changes_an_adapter_is(micro_lab: MicroLab, tmp_path: Path, override: str) -> None:
     plain, other = (cell_of(micro_lab, tmp_path, "method=ti_db", *more) for more in ((), (override,)))
     assert plain.stage_key("train") != other.stage_key("train")
+    assert plain.run != other.run
+
+
+@pytest.mark.parametrize("override", ["guidance=3", "steps=3", "scheduler=dpm++", "strength=0.5"])
+def test_how_pictures_are_drawn_is_in_their_key(micro_lab: MicroLab, tmp_path: Path, override: str) -> None:
+    plain, other = (cell_of(micro_lab, tmp_path, "method=ti_db", *more) for more in ((), (f"generate.{override}",)))
+    assert plain.stage_key("train") == other.stage_key("train")
+    assert plain.stage_key("pictures", 4) != other.stage_key("pictures", 4)
     assert plain.run != other.run
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from palp_lab.engine.personalizer import Personalizer
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
 def plain(part: nn.Module) -> dict[str, Any]:
     """What a part was told in words and numbers (phrase, alpha), and its kind."""
-    kept = {k: v for k, v in vars(part).items() if not k.startswith("_") and isinstance(v, str | int | float | tuple)}
+    told = str | int | float | tuple | dict
+    kept = {k: v for k, v in vars(part).items() if not k.startswith("_") and isinstance(v, told)}
     return {"kind": type(part).__name__, **kept}
+
+
+def _digest(pictures: Tensor) -> str:
+    return hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest()
 
 
 def signature(module: Personalizer) -> str:
@@ -40,10 +45,15 @@ def signature(module: Personalizer) -> str:
     ]
     what += [
         module.adapter.concept.digest,
+        module.adapter.concept.superclass,
         module.stages.rows,
         plain(module.adapter.tokens),
         plain(module.adapter.edits),
         module.adapter.model.fingerprint,
         {role: feed.own or feed.sentences for role, feed in module.feeds.items()},
+        {
+            role: hashlib.sha256(feed.pictures.cpu().numpy().tobytes()).hexdigest()
+            for role, feed in module.feeds.items()
+        },
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,9 +76,8 @@ def curves_over_knobs(frame: pd.DataFrame, axes: Axes, resamples: int = RESAMPLE
     curves = []
     for series, rows in frame.groupby("series", sort=True):
         for knob in usual:
-            swept = rows[
-                rows["knobs"].map(lambda knobs, knob=knob: {**dict(knobs), knob: None} == {**usual, knob: None})
-            ]
+            others = {name: value for name, value in usual.items() if name != knob}
+            swept = rows[[_others(knobs, knob) == others for knobs in rows["knobs"]]]
             values = swept["knobs"].map(lambda knobs, knob=knob: dict(knobs)[knob])
             if values.nunique() < 2:
                 continue
@@ -91,6 +91,12 @@ def curves_over_knobs(frame: pd.DataFrame, axes: Axes, resamples: int = RESAMPLE
             if len(points) > 1:
                 curves.append(Curve(str(series), tuple(points), knob))
     return curves
+
+
+def _others(knobs: Iterable[tuple[str, Any]], knob: str) -> dict[str, Any] | None:
+    """The settings of all knobs but one; None where that one has none, as with pictures of other tools."""
+    found = dict(knobs)
+    return {name: value for name, value in found.items() if name != knob} if knob in found else None
 
 
 def mark_front(curves: Sequence[Curve], axes: Axes) -> list[Curve]:

@@ -84,6 +84,11 @@ def test_t_stays_in_the_asked_part_of_the_clock(kind: Kind) -> None:
     assert whole.min() < 5 and 995 <= whole.max() < 1000
 
 
+def test_every_step_of_a_discrete_clock_is_drawn() -> None:
+    path = VariancePreserving(torch.linspace(0.99, 0.5, 4))
+    assert set(path.draw_t(500, torch.Generator().manual_seed(0)).tolist()) == {0, 1, 2, 3}
+
+
 def test_guidance_one_is_the_conditional_output_and_zero_the_unconditional_one() -> None:
     without, given = torch.randn(2, 3, 4).double().unbind(0)
     torch.testing.assert_close(guide(without, given, 1.0), given)

@@ -103,3 +103,14 @@ def test_nothing_to_train_on_is_said() -> None:
 def test_rows_that_cannot_be_split_are_said() -> None:
     with pytest.raises(UserError, match="3 rows per step cannot be split among 2"):
         feed(batch=3).draw(0, 0, 0, 2)
+
+
+def test_latents_are_drawn_apart_from_the_noise() -> None:
+    """One stream for both would tie the picture to the noise that is added to it."""
+
+    fed = feed(batch=256)
+    fed.mean, fed.std = torch.zeros_like(fed.mean), torch.ones_like(fed.std)
+    drawn = fed.draw(0, 1, 0, 1)
+    both = torch.stack([drawn.x0.flatten().double(), drawn.noise.flatten().double()])
+    assert drawn.x0.std() > 0.5
+    assert abs(float(torch.corrcoef(both)[0, 1])) < 0.15

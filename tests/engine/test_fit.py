@@ -72,6 +72,43 @@ def test_resumed_is_bit_for_bit_uninterrupted(
         assert list(csv.reader(one)) == list(csv.reader(two))
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_average_is_that_of_the_weights_after_each_step(train: Any, accumulate: int) -> None:
+    """The ramp (1 + n) / (10 + n) is that of diffusers' EMAModel."""
+    steps = list(range(1, 7))
+    plain_run, averaged = (
+        train(losses(), accumulate=accumulate, given={"steps": steps}, **how) for how in ({}, {"ema": 0.9})
+    )
+    mean: dict[str, torch.Tensor] = {}
+    for n in steps:
+        now, shown = (read_adapter(run.adapters[n])[0] for run in (plain_run, averaged))
+        decay = min(0.9, (1 + n) / (10 + n))
+        mean = {name: mean[name] * decay + now[name] * (1 - decay) for name in now} if mean else now
+        for name, tensor in shown.items():
+            torch.testing.assert_close(tensor, mean[name], rtol=1e-5, atol=1e-7)
+    assert not all(torch.equal(shown[name], now[name]) for name in now)
+
+
+def test_gradients_are_clipped(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moments of AdamW almost hide it in the weights, so the gradients themselves are read."""
+    norms: list[float] = []
+    real = torch.optim.AdamW.step
+
+    def step(self: Any, closure: Any = None) -> Any:
+        value = closure() if closure is not None else None
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
+        real(self)
+        return value
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    train(losses(), gradient_clip=1e-3)
+    assert len(norms) == 6 and max(norms) <= 1e-3 * (1 + 1e-5)
+    norms.clear()
+    train(losses(), gradient_clip=0.0)
+    assert max(norms) > 1e-2
+
+
 def test_a_finished_run_is_not_trained_again(train: Any, tmp_path: Path) -> None:
     first = train(losses(), folder=tmp_path / "run")
     stamp = first.last.stat().st_mtime_ns
@@ -105,6 +142,7 @@ def test_a_run_is_also_known_by_what_its_parts_were_told() -> None:
     assert plain(LoraEdits(alpha=2)) == plain(LoraEdits(alpha=2)) != plain(LoraEdits(alpha=4))
     assert plain(LearnedTokens()) != plain(LearnedTokens(phrase="{placeholder} {superclass}"))
     assert plain(LearnedTokens()) != plain(PerLayerTokens())
+    assert plain(LoraEdits()) != plain(LoraEdits(alpha_pattern={"to_q": 4.0}))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half"])

@@ -38,6 +38,14 @@ def test_frozen_parts_do_not_move_by_a_bit(train: Any) -> None:
     assert not torch.equal(middle["edits.up"], last["edits.up"])
 
 
+def test_stages_count_steps_and_not_micro_batches(train: Any) -> None:
+    given = {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}], "steps": [3]}
+    middle = read_adapter(train(given=given, accumulate=2).adapters[3])[0]
+    start = dict(toy_adapter(Kind.V, moved=False).parts())
+    assert torch.equal(middle["edits.up"], start["edits.up"])
+    assert not torch.equal(middle["tokens.vector"], start["tokens.vector"])
+
+
 def test_a_stage_that_is_never_reached_is_said(train: Any) -> None:
     stages = [{"trains": "tokens", "until": 6}, {"trains": "edits"}]
     late = "stages: what follows step 6 is never trained, for trainer.max_steps=6"

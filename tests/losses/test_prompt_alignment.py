@@ -84,6 +84,7 @@ def test_the_control_has_a_prompt_of_its_own_and_needs_no_target() -> None:
     control = PromptAlignment(clean="a photo of a {}")
     assert not control.needs_target
     assert control.clean_prompt(toy_context(toy_adapter(Kind.EPS), target=None)) == "a photo of a cat"
+    assert control.clean_prompt(toy_context(toy_adapter(Kind.EPS))) == "a photo of a cat", "a target changes nothing"
     assert PromptAlignment().needs_target
     with pytest.raises(UserError, match="target"):
         PromptAlignment()(toy_context(toy_adapter(Kind.EPS), target=None))

@@ -45,6 +45,7 @@ def test_a_full_mask_is_the_plain_loss_and_the_rest_of_a_mask_does_not_count() -
     data = ctx.passes[Role.SUBJECT]
     wanted = (data.pred.raw - data.noise)[:, :, 0, 0].square().mean()
     torch.testing.assert_close(Reconstruction(masked=True)(with_mask(ctx, mask)), wanted)
+    torch.testing.assert_close(Reconstruction()(with_mask(ctx, mask)), Reconstruction()(ctx))
 
 
 def test_masked_without_masks_and_a_wrong_gamma_are_said() -> None:

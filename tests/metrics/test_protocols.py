@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def test_hashes_follow_weights_and_settings(measuring: Protocol, tmp_path: Path)
     scaled = {**measuring.metrics, "text_alignment": TextAlignment(scale=2.5, floor=True)}
     assert replace(measuring, metrics=scaled).hashes()["settings"] != hashes["settings"]
     assert replace(measuring).hashes() == hashes
+    squeezed = copy(measuring.embedders["identity"])
+    assert isinstance(squeezed, VisionEmbedder)
+    squeezed.preprocessing = replace(squeezed.preprocessing, mean=(0.1, 0.2, 0.3))
+    assert (
+        replace(measuring, embedders={**measuring.embedders, "identity": squeezed}).hashes()["settings"]
+        != hashes["settings"]
+    )
 
 
 def test_what_cannot_be_measured_is_refused_by_key(measuring: Protocol) -> None:

@@ -61,6 +61,16 @@ def test_a_swept_knob_is_a_curve_of_its_own(study: list[Result]) -> None:
     assert [point.label for point in curve.points] == ["3", "5", "9"]
 
 
+def test_pictures_without_knobs_are_on_no_knobs_curve(study: list[Result]) -> None:
+    """Pictures of other tools say nothing of how they were drawn; beside ours with a single knob they once crashed."""
+    ours, others = [], []
+    for result in (result for result in study if result.axes["method"] in ("ti_db", "palp")):
+        bare = result.axes["method"] == "palp"
+        records = tuple(replace(r, knobs={} if bare else {"guidance": 5.0}) for r in result.records)
+        (others if bare else ours).append(replace(result, records=records))
+    assert curves_over_knobs(observations([*ours, *others[:2]]), AXES, resamples=20) == []
+
+
 def test_a_swept_knob_can_beat_a_trained_mark(study: list[Result]) -> None:
     cells = []
     for result in (result for result in study if result.axes["method"] == "ti_db"):

@@ -88,3 +88,12 @@ def test_one_observation_has_no_interval_and_holds_zero() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     assert intervals_over(table(RAGGED), seed=5) == intervals_over(table(RAGGED), seed=5)
+
+
+def test_both_ends_lie_two_standard_errors_away() -> None:
+    values = np.random.default_rng(3).normal(0.0, 1.0, 40)
+    (found,) = intervals_over(table({(f"c{i}", "p", 0): float(v) for i, v in enumerate(values)}), 4000)
+    reach = 1.96 * values.std() / np.sqrt(len(values))
+    assert found.low is not None and found.high is not None
+    assert found.mean - found.low == pytest.approx(reach, rel=0.12)
+    assert found.high - found.mean == pytest.approx(reach, rel=0.12)
