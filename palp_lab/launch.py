@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.build import allowed
-from palp_lab.cli_errors import explain, first_line
+from palp_lab.cli_errors import explain, first_line, nearest
 from palp_lab.composition import conf_folder, fill_labels, register_resolvers, version_options
 from palp_lab.study.sweeps import Job, begin
 from palp_lab.types import UserError
@@ -53,6 +53,7 @@ def launch(verb: str, arguments: list[str]) -> int:
     before, words = sys.argv, [word for word in arguments if word not in FLAGS]
     program = hydra.main(config_path=str(conf_folder()), config_name=verb, **hydra_options(hydra.main))
     try:
+        refuse_missing(arguments)
         sys.argv = [before[0], *flags, *words]
         while True:
             try:
@@ -81,6 +82,27 @@ def launch(verb: str, arguments: list[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+OPTIONAL = ("study", "debug", "tuning")
+"""Groups that the configuration marks as optional, so that Hydra passes over a choice of them that there is not."""
+
+
+def refuse_missing(words: list[str]) -> None:
+    """Raises UserError for a choice of an optional group that no folder of configurations has."""
+    if any(word.startswith("hydra.searchpath=") for word in words):
+        return
+    text = " ".join(words)
+    own = re.findall(r"(?:^| )(?:--config-dir|-cd)[= ](\S+)", text)
+    folders = [conf_folder(), *map(Path, own)]
+    for word in words:
+        group, equals, choices = word.lstrip("+~").partition("=")
+        if group not in OPTIONAL or not equals:
+            continue
+        known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+        for choice in choices.split(","):
+            if choice not in ("", "null") and not any((f / group / f"{choice}.yaml").is_file() for f in folders):
+                raise UserError(f"{group}={choice}: no such choice{nearest(choice, known)}")
 
 
 def left_to_cells(error: Exception, words: list[str]) -> list[str] | None:

@@ -19,7 +19,14 @@ from palp_lab.study.curves import (
 from palp_lab.study.directions import higher_is_better, known_metrics
 from palp_lab.study.headline import Headline, headline, unasked
 from palp_lab.study.intervals import RESAMPLES
-from palp_lab.study.observations import bound_observations, observations, require_metric, scoped, target_prompts
+from palp_lab.study.observations import (
+    at_usual_knobs,
+    bound_observations,
+    observations,
+    require_metric,
+    scoped,
+    target_prompts,
+)
 from palp_lab.study.pareto import directions_for
 from palp_lab.study.result import Result
 from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread
@@ -129,7 +136,7 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
 def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
     """Who is compared, baseline first: what was asked for, else PALP and its baseline where both are there, else the
     only two, of which the one with the shorter name (fewer losses, fewer settings) is the baseline."""
-    names = sorted(set(frame["series"]), key=lambda name: (len(name), name))
+    names = sorted(set(at_usual_knobs(frame)["series"]), key=lambda name: (len(name), name))
     if question.compare is not None:
         return question.compare
     if set(CLAIM) <= set(names):

@@ -165,7 +165,7 @@ def comparison_table(comparisons: Sequence[Comparison], name: str = "comparison"
 def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) -> Table | None:
     """Every method against every other: `y` and `x` at the last common step, `y` at equal `x`. None for fewer than
     three methods, and for more than `MOST_METHODS`."""
-    names = sorted(set(frame["series"]))
+    names = sorted(set(at_usual_knobs(frame)["series"]))
     if not 3 <= len(names) <= MOST_METHODS:
         return None
     rows: list[tuple[Cell, ...]] = []

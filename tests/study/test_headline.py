@@ -166,3 +166,18 @@ def test_the_only_two_settings_are_compared_and_the_plainer_one_is_the_baseline(
     assert one.challenger == "p_plus · losses [reconstruction,prompt_alignment]"
     assert not found.headline.verdict.startswith("2 methods")
     assert study_of(study, Question(resamples=20)).comparisons[0].challenger == "palp"
+
+
+def test_methods_drawn_otherwise_are_not_compared_unasked(study: list[Result]) -> None:
+    """PALP with two steps of the sampler beside TI + DB with three once left no page at all."""
+    cells = []
+    for cell in (cell for cell in study if cell.axes["method"] in ("palp", "ti_db")):
+        steps = 2 if cell.axes["method"] == "palp" else 3
+        records = tuple(replace(record, knobs={**record.knobs, "steps": steps}) for record in cell.records)
+        cells.append(replace(cell, records=records))
+    found = study_of(cells, Question(resamples=20))
+    assert not found.comparisons and "not drawn alike" in found.headline.sentences[0]
+    third = [
+        replace(c, axes={**c.axes, "method": "p_plus"}, run=f"{c.run}x") for c in cells if c.axes["method"] == "ti_db"
+    ]
+    assert study_of([*cells, *third], Question(resamples=20)).headline.sentences
