@@ -29,9 +29,7 @@ def unasked(methods: int, tabled: bool) -> Headline:
     if methods == 1:
         return Headline("One method: there is nothing to compare it with.", ())
     if methods == 2:
-        alike = (
-            "They were not drawn alike (guidance, sampler, steps, adapter scale), so they are not compared."
-        )
+        alike = "They were not drawn alike (guidance, sampler, steps, adapter scale), so they are not compared."
         return Headline("2 methods on one front.", (alike,))
     every = "Every pair is compared in a table below" if tabled else "They are too many for a table of every pair"
     return Headline(f"{methods} methods on one front.", (f"{every}; compare=[baseline,challenger] asks about two.",))
