@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +93,9 @@ def refuse_missing(words: list[str]) -> None:
     """Raises UserError for a choice of an optional group that no folder of configurations has."""
     if any(word.startswith("hydra.searchpath=") for word in words):
         return
-    text = " ".join(words)
-    own = re.findall(r"(?:^| )(?:--config-dir|-cd)[= ](\S+)", text)
+    flags = ("--config-dir", "-cd")
+    own = [word.partition("=")[2] for word in words if word.startswith(tuple(f"{flag}=" for flag in flags))]
+    own += [after for word, after in pairwise(words) if word in flags]
     folders = [conf_folder(), *map(Path, own)]
     for word in words:
         group, equals, choices = word.lstrip("+~").partition("=")

@@ -274,6 +274,20 @@ def test_own_configuration_folder(output: Path, capsys: pytest.CaptureFixture[st
     assert compose("run", "method=mine", config_dir=mine).trainer.max_steps == 7
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_an_own_study_is_known_and_its_typo_named(
+    output: Path, capsys: pytest.CaptureFixture[str], joined: bool
+) -> None:
+    mine = output.parent / "my own"
+    (mine / "study").mkdir(parents=True)
+    (mine / "study" / "mine.yaml").write_text("# @package _global_\nstudy_name: mine\n")
+    where = [f"--config-dir={mine}"] if joined else ["--config-dir", str(mine)]
+    assert main(["run", *where, "study=mine", "--cfg", "job"]) == 0
+    assert "study_name: mine" in capsys.readouterr().out
+    assert main(["run", *where, "study=min", "--cfg", "job"]) == 2
+    assert "study=min: no such choice; did you mean mine?" in one_line(capsys)
+
+
 def test_a_typo_in_an_own_file_is_an_error(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Struct mode does not see it: a file may add keys. The schema does."""
     mine = output.parent / "mine"

@@ -51,9 +51,6 @@ def signature(module: Personalizer) -> str:
         plain(module.adapter.edits),
         module.adapter.model.fingerprint,
         {role: feed.own or feed.sentences for role, feed in module.feeds.items()},
-        {
-            role: hashlib.sha256(feed.pictures.cpu().numpy().tobytes()).hexdigest()
-            for role, feed in module.feeds.items()
-        },
+        {role: _digest(feed.pictures) for role, feed in module.feeds.items()},
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
