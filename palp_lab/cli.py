@@ -38,7 +38,7 @@ def answer(arguments: list[str] | None = None) -> int:
         print(f"palp-lab: {verb}: no such verb{nearest(verb, cli_help.VERBS)}", file=sys.stderr)
         return 2
     if HELP & set(rest):
-        print(cli_help.of_verb(verb))
+        print(cli_help.of_verb(verb, rest))
         return 0
     from palp_lab.launch import launch
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from palp_lab.composition import conf_folder
+from palp_lab.composition import conf_folder, own_folders, search_path
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
@@ -51,10 +51,13 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str | None:
     from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
+    if several := re.match(r"Ambiguous value for argument '(.+?)=(.+)'", str(error)):
+        key, values = several.groups()
+        return f"{key}={values}: several values: add -m to run each, or write '{key}=\"{values}\"' for one text"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if isinstance(error, MissingConfigException):
-        return _no_such_choice(error)
+        return _no_such_choice(error, overrides)
     if isinstance(error, ConfigCompositionException):
         if wrong := re.search(r"Could not (?:override|delete from config\.?|append).*?'([^']+)'", str(error)):
             return _no_such_key(wrong.group(1), verb, overrides, error)
@@ -82,21 +85,28 @@ def _unreadable(override: str) -> str:
     )
 
 
-def _no_such_choice(error: Any) -> str:
+EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
+"""Launchers of Hydra's that come with an extra of this package."""
+
+
+def _no_such_choice(error: Any, words: list[str]) -> str:
     wanted = str(error.missing_cfg_file or "")
     group, _, choice = wanted.rpartition("/")
     options = [str(o) for o in error.options or []]
+    folders = [conf_folder(), *own_folders(words)]
     if not group:
         return f"no configuration named {wanted!r}{nearest(wanted, (p.stem for p in conf_folder().glob('*.yaml')))}"
+    if group == "hydra/launcher" and choice in EXTRAS:
+        return f"{group}={choice}: that launcher is not installed: pip install 'palp-lab[{EXTRAS[choice]}]'"
     if not options:  # Hydra lists none for a group whose choice is a list, as losses is
-        options = [p.stem for p in (conf_folder() / group).glob("*.yaml")]
+        options = [p.stem for folder in folders for p in (folder / group).glob("*.yaml")]
     hint = nearest(choice, options)
     listed = "" if hint.startswith("; there") else f" (choices: {', '.join(sorted(options))})"
     return f"{group}={choice}: no such choice{hint}{listed}"
 
 
 def _no_such_key(key: str, verb: str, overrides: list[str], error: Exception) -> str:
-    rest = [o for o in overrides if not o.lstrip("+~").startswith(key) and not o.startswith("-")]
+    rest = [o for o in overrides if not o.lstrip("+~").startswith(key)]
     known = set(_keys(verb, rest, hydra=key.startswith("hydra.")))
     if key in known:
         cause = error.__cause__
@@ -104,6 +114,11 @@ def _no_such_key(key: str, verb: str, overrides: list[str], error: Exception) ->
     if (other := _alias(key)) is not None:
         word, name = key.split(".")[1], other.split(".")[1]
         return f"{key}: {word} is another word for the loss {name}; write {other}"
+    group, name, *_ = [*key.split("."), ""]
+    folders = [conf_folder(), *own_folders(overrides)]
+    used = [one.split(".")[1] for one in sorted(known) if re.fullmatch(r"losses\.\w+", one)]
+    if group == "losses" and name not in used and any((one / group / f"{name}.yaml").is_file() for one in folders):
+        return f"{key}: this loss is not in use; add it: 'losses=[{','.join([*used, name])}]'"
     if key.startswith("hydra."):  # those beside it: no other is meant
         known = {one for one in known if one.rpartition(".")[0] == key.rpartition(".")[0]} or known
     return f"{key}: no such key{nearest(key, known)}"
@@ -128,14 +143,16 @@ def _keys(verb: str, overrides: list[str], hydra: bool = False) -> Iterator[str]
 
     from palp_lab.composition import version_options
 
-    folder = conf_folder()
+    folder, own = conf_folder(), own_folders(overrides)
+    extra = search_path(own)
+    overrides = [word for word in overrides if "=" in word and not word.startswith("-")]
     if not hydra:
-        yield from (p.name for p in folder.iterdir() if p.is_dir())
+        yield from (p.name for one in (folder, *own) if one.is_dir() for p in one.iterdir() if p.is_dir())
     for attempt in (overrides, [o for o in overrides if "," not in o], []):  # a list of values composes in no one cell
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(config_dir=str(folder), **version_options(initialize_config_dir)):
-                config = compose(verb, overrides=attempt, return_hydra_config=hydra)
+                config = compose(verb, overrides=[*attempt, *extra], return_hydra_config=hydra)
                 node = OmegaConf.to_container(config, resolve=False)
                 assert isinstance(node, dict)
                 yield from dotted({"hydra": node["hydra"]} if hydra else node)

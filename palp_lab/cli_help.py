@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 
-from palp_lab.composition import conf_folder
+from palp_lab.composition import conf_folder, own_folders
 
 VERBS = {
     "run": "train, generate, score: one cell of a study; -m sweeps it",
@@ -78,14 +79,14 @@ BESIDE = 20
 WIDTH = 116
 
 
-def groups(folder: Path) -> dict[str, list[str]]:
-    """Every group of a configuration folder and its choices."""
-    found = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
-        choices = sorted(f.stem for f in path.glob("*.yaml"))
+def groups(*folders: Path) -> dict[str, list[str]]:
+    """Every group of some configuration folders and its choices."""
+    found: dict[str, set[str]] = {}
+    for path in (p for folder in folders if folder.is_dir() for p in folder.iterdir() if p.is_dir()):
+        choices = {f.stem for f in path.glob("*.yaml")}
         if choices and path.name != "hydra":
-            found[path.name] = choices
-    return found
+            found.setdefault(path.name, set()).update(choices)
+    return {group: sorted(choices) for group, choices in sorted(found.items())}
 
 
 def defaults(folder: Path, verb: str) -> dict[str, str]:
@@ -109,13 +110,13 @@ def overview() -> str:
     )
 
 
-def of_verb(verb: str) -> str:
-    """The page of `palp-lab <verb> --help`."""
+def of_verb(verb: str, words: Sequence[str] = ()) -> str:
+    """The page of `palp-lab <verb> --help`, with the choices of the folders that the other `words` add."""
     folder = conf_folder()
     chosen = defaults(folder, verb)
     lines = [f"palp-lab {verb} [group=choice] [key=value] ...     {VERBS[verb]}", ""]
     lines.append("groups and their choices (* where neither you nor the recipe, method=..., says otherwise)")
-    for group, choices in groups(folder).items():
+    for group, choices in groups(folder, *own_folders(words)).items():
         if group in chosen and group not in AUTOMATIC:
             words = ", ".join(f"{choice}*" if choice == chosen[group] else choice for choice in choices)
             lines.append(_row(group, words, 12))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,21 @@ def conf_folder() -> Path:
     package = Path(__file__).resolve().parent
     packaged = package / "conf"
     return packaged if (packaged / "base.yaml").is_file() else package.parent / "conf"
+
+
+FOLDER_FLAGS = ("--config-dir", "-cd")
+
+
+def own_folders(words: Sequence[str]) -> list[Path]:
+    """The folders of configurations that a command line adds, as `--config-dir mine` or `--config-dir=mine`."""
+    joined = [word.partition("=")[2] for word in words if word.startswith(tuple(f"{flag}=" for flag in FOLDER_FLAGS))]
+    return [Path(name) for name in [*joined, *(after for word, after in pairwise(words) if word in FOLDER_FLAGS)]]
+
+
+def search_path(folders: Sequence[Path]) -> list[str]:
+    """The override that makes Hydra look into further folders, where there are any."""
+    places = ",".join(f'"file://{folder.resolve()}"' for folder in folders)
+    return [f"hydra.searchpath=[{places}]"] if places else []
 
 
 def cell_label(number: Any, overrides: Any) -> str:
@@ -101,13 +117,13 @@ def compose_as_written(verb: str, *overrides: str, config_dir: str | Path | None
     from palp_lab.types import UserError
 
     register_resolvers()
-    extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    extra = search_path([Path(config_dir)] if config_dir else [])
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(conf_folder()), **version_options(initialize_config_dir)):
             whole = hydra_compose(verb, overrides=[*overrides, *extra], return_hydra_config=True)
     except Exception as error:
-        line = explain(error, verb, list(overrides))
+        line = explain(error, verb, [*overrides, *([f"--config-dir={config_dir}"] if config_dir else [])])
         if line is None:
             raise
         raise UserError(line) from error

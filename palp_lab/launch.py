@@ -6,19 +6,19 @@ import functools
 import importlib
 import inspect
 import json
+import logging
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.build import allowed
 from palp_lab.cli_errors import explain, first_line, nearest
-from palp_lab.composition import conf_folder, fill_labels, register_resolvers, version_options
+from palp_lab.composition import conf_folder, fill_labels, own_folders, register_resolvers, version_options
 from palp_lab.study.sweeps import Job, begin
 from palp_lab.types import UserError
 
@@ -35,6 +35,8 @@ FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve"}
 
 ONE_CHOICE = " )"
 """How a choice of one ends, so that it is known again."""
+
+logger = logging.getLogger(__name__)
 
 register_resolvers()
 
@@ -93,10 +95,7 @@ def refuse_missing(words: list[str]) -> None:
     """Raises UserError for a choice of an optional group that no folder of configurations has."""
     if any(word.startswith("hydra.searchpath=") for word in words):
         return
-    flags = ("--config-dir", "-cd")
-    own = [word.partition("=")[2] for word in words if word.startswith(tuple(f"{flag}=" for flag in flags))]
-    own += [after for word, after in pairwise(words) if word in flags]
-    folders = [conf_folder(), *map(Path, own)]
+    folders = [conf_folder(), *own_folders(words)]
     for word in words:
         group, equals, choices = word.lstrip("+~").partition("=")
         if group not in OPTIONAL or not equals:
@@ -146,7 +145,10 @@ def job(verb: str, config: DictConfig) -> Any:
     if swept and "joblib" in str(about.launcher.get("_target_")):
         own_device(int(about.job.num))
     folders = [source.path for source in about.runtime.config_sources if source.schema == "file"]
-    study = keys_of_study(folders, about.runtime.choices.get("study"))
+    name = about.runtime.choices.get("study")
+    study = keys_of_study(folders, name)
+    if verb == "run" and not swept and about.sweeper.get("params"):
+        logger.info("study=%s: one of its cells; -m runs them all", name)
     return attempt(verb, config, list(about.overrides.task), Path(about.runtime.output_dir), swept, study)
 
 

@@ -132,6 +132,7 @@ def question_of(config: DictConfig) -> Question:
         reference=_pair(config.reference, "reference", "two numbers: reference=[0.4,0.2]", float),
         resamples=int(config.resamples),
         seed=int(config.seed),
+        growing=bool(config.get("growing")),
     )
 
 

@@ -116,8 +116,9 @@ def make_result(cell: Cell) -> Result:
     return result
 
 
-def end_sweep(config: DictConfig, cells: Sequence[Mapping[str, Any]]) -> None:
-    """After the last cell of a sweep: the plan of a dry run, or the report of all cells that have a result."""
+def end_sweep(config: DictConfig, cells: Sequence[Mapping[str, Any]], command: str) -> None:
+    """After the last cell of a sweep: the plan of a dry run, or the report of all cells that have a result. `command`
+    is the sweep's, for the page where its study does not name another."""
     from omegaconf import OmegaConf
 
     if config.dry_run:
@@ -136,6 +137,8 @@ def end_sweep(config: DictConfig, cells: Sequence[Mapping[str, Any]]) -> None:
         "logger": OmegaConf.to_container(config.logger, resolve=True),
         "study_name": str(config.study_name),
         "seed": 0,
+        "growing": True,
+        "command": config.report.command or command,
     }
     report(OmegaConf.create(asked))
     print(f"  {folder / 'cells'}: pictures, adapters and numbers of each cell")

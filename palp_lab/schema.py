@@ -108,15 +108,17 @@ def _trusted(node: Mapping[str, Any]) -> frozenset[str]:
 
 
 @cache
-def _given() -> dict[str, set[str]]:
-    """Target -> the keys beside it, over all shipped files."""
-    found: dict[str, set[str]] = {}
+def _given() -> dict[str, dict[str, frozenset[str]]]:
+    """Target -> the keys beside it with the kinds of their values, over all shipped files."""
+    found: dict[str, dict[str, frozenset[str]]] = {}
 
     def walk(node: Any) -> None:
         for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
             walk(inner)
         if isinstance(node, dict) and "_target_" in node:
-            found.setdefault(str(node["_target_"]), set()).update(map(str, node))
+            keys = found.setdefault(str(node["_target_"]), {})
+            for key, value in node.items():
+                keys[str(key)] = keys.get(str(key), frozenset()) | {_kind(value)}
 
     for path in sorted(conf_folder().rglob("*.yaml")):
         walk(_read(path))
@@ -221,6 +223,7 @@ def _compare_kind(path: str, value: Any, kinds: frozenset[str]) -> None:
 def _compare_constructor(path: str, node: dict[str, Any], trust: Trust) -> None:
     for key, value in node.items():
         _compare_inside(f"{path}.{key}", value, trust)
+        _compare_number(path, str(key), value, str(node["_target_"]))
     if node.keys() <= RESERVED | trust(node):
         return
     target = locate(node["_target_"], path)
@@ -231,6 +234,21 @@ def _compare_constructor(path: str, node: dict[str, Any], trust: Trust) -> None:
         if key not in RESERVED and key not in parameters:
             takes = [f"{path}.{name}" for name in parameters if name != "self"]
             raise UserError(f"{path}.{key}: {node['_target_']} takes no such key{nearest(f'{path}.{key}', takes)}")
+
+
+NUMBERS = {"float": "a number", "int": "a whole number", "bool": "true or false"}
+"""What an annotation asks for."""
+
+
+def _compare_number(path: str, key: str, value: Any, target: str) -> None:
+    """Refuses text where the constructor wants a number, which it would find out only when it counts with it."""
+    if _kind(value) != "text" or key in RESERVED or "text" in _given().get(target, {}).get(key, ()):
+        return
+    parameter = inspect.signature(locate(target, path)).parameters.get(key)
+    annotation = getattr(parameter, "annotation", "")
+    words = str(getattr(annotation, "__name__", annotation)).split(" | ")
+    if words[0] in NUMBERS and set(words[1:]) <= {"None"}:
+        raise UserError(f"{path}.{key}={value!r}: must be {NUMBERS[words[0]]}{' or null' if words[1:] else ''}")
 
 
 def _compare_inside(path: str, value: Any, trust: Trust) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,28 @@ def finish() -> int:
 
 
 def close_sweep(config: Any) -> int:
-    """Calls the verb's `end_sweep(config, cells)`, where it has one, with all cells its jobs left. Returns the exit
-    status: 0, or 1 where that failed; the cells' results are safe either way."""
+    """Calls the verb's `end_sweep(config, cells, command)`, where it has one, with all cells its jobs left. Returns the
+    exit status: 0, or 1 where that failed; the cells' results are safe either way."""
     module = importlib.import_module(f"palp_lab.{config.hydra.job.name}")
     end_sweep = getattr(module, "end_sweep", None)
     folder = Path(config.hydra.sweep.dir)
     if end_sweep is None or not (cells := cells_of(folder)):
         return 0
     try:
-        end_sweep(without_hydra(config), cells)
+        end_sweep(without_hydra(config), cells, command_of(config))
     except UserError as error:
         return complain(f"the sweep's end: {error}", 1)
     except Exception as error:
         line = f"{type(error).__name__}: {first_line(str(error))}"
         return complain(f"the sweep's end: {line} (traceback: {keep_traceback(folder)})", 1)
     return 0
+
+
+def command_of(config: Any) -> str:
+    """The command line that makes a sweep again, for a shell, without what only says how its jobs are launched."""
+    own = [one.path for one in config.hydra.runtime.config_sources if one.provider == "command-line"]
+    folders = [f"--config-dir={path}" for path in own]
+    return shlex.join(["palp-lab", str(config.hydra.job.name), "-m", *folders, *config.hydra.overrides.task])
 
 
 def name_failures(sweep: Path) -> int:

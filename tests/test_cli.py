@@ -127,6 +127,15 @@ def test_every_example_composes(line: str) -> None:
         (["doctor", "+trainer.max_stps=3"], "did you mean trainer.max_steps?"),
         (["doctor", "trainer.max_steps=many"], "trainer.max_steps='many': must be a whole number"),
         (["doctor", "trainer.max_steps=2.5"], "must be a whole number"),
+        (["run", "seed=0,1"], "seed=0,1: several values: add -m to run each"),
+        (["run", "-m", "seed=0,1", "hydra/launcher=ray"], "pip install 'palp-lab[ray]'"),
+        (
+            ["run", "method=ti_db", "losses.prompt_alignment.weight=1"],
+            "this loss is not in use; add it: 'losses=[reconstruction,prompt_alignment]'",
+        ),
+        (["run", "losses.reconstruction.weight=much"], "losses.reconstruction.weight='much': must be a number"),
+        (["run", "edits.rank=many"], "edits.rank='many': must be a whole number"),
+        (["run", "losses.prompt_alignment.rescale=perhaps"], "must be true or false"),
         (["run", "target=a sketch of {} in Paris"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "just_a_word"], "write key=value"),
         (["run", "-m", "--cfg", "job"], "-m runs, --cfg and --info only show"),
@@ -286,6 +295,44 @@ def test_an_own_study_is_known_and_its_typo_named(
     assert "study_name: mine" in capsys.readouterr().out
     assert main(["run", *where, "study=min", "--cfg", "job"]) == 2
     assert "study=min: no such choice; did you mean mine?" in one_line(capsys)
+
+
+def test_parts_of_an_own_folder_are_among_the_words_that_help_names(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = output.parent / "my own"
+    for group in ("losses", "method"):
+        (mine / group).mkdir(parents=True)
+    (mine / "losses" / "sharpness.yaml").write_text("sharpness: {_target_: mine.Sharpness, amount: 1.0}\n")
+    (mine / "method" / "sharp.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /losses: [reconstruction, sharpness]\n"
+    )
+    where = ["run", "--config-dir", str(mine)]
+    assert main([*where, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert {"sharpness", "sharp"} <= set(page.replace(",", " ").split())
+    for words, said in (
+        (["losses=[reconstruction,sharpnes]"], "losses=sharpnes: no such choice; did you mean sharpness?"),
+        (["losses.sharpness.amount=2"], "losses.sharpness.amount: this loss is not in use; add it"),
+        (["method=sharp", "losses.sharpness.amont=2"], "did you mean losses.sharpness.amount?"),
+    ):
+        assert main([*where, *words]) == 2
+        assert said in one_line(capsys)
+    with pytest.raises(UserError, match="did you mean sharpness"):
+        compose("run", "losses=[reconstruction,sharpnes]", config_dir=mine)
+
+
+def test_one_cell_of_a_study_is_said_to_be_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sweep that a study's file asks for is run by -m alone."""
+    monkeypatch.setattr("palp_lab.run.run", lambda config: (0.0, 0.0))
+    said = "study=quickstart: one of its cells; -m runs them all"
+    assert main(["run", "study=quickstart", f"output={tmp_path}"]) == 0
+    assert said in capsys.readouterr().err
+    assert main(["run", "-m", "study=quickstart", "method=ti_db", f"output={tmp_path}"]) == 0
+    assert main(["run", "debug=default", f"output={tmp_path}"]) == 0
+    assert said not in capsys.readouterr().err
 
 
 def test_a_typo_in_an_own_file_is_an_error(output: Path, capsys: pytest.CaptureFixture[str]) -> None:

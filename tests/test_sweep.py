@@ -37,6 +37,9 @@ def test_a_failing_cell_is_named_and_the_others_are_reported(
     for name in ("front.png", "contact_sheet.png", "strip.png", "tables.md", "report.html"):
         assert (tmp_path / "adhoc" / name).stat().st_size > 500
     assert str(tmp_path / "adhoc" / "front.png") in said.out
+    page = (tmp_path / "adhoc" / "report.html").read_text(encoding="utf-8")
+    assert f"palp-lab run -m --config-dir={micro_lab.conf}" in page
+    assert "dataset.superclass=cat,dog,dragon" in page and "results=[" not in page, "the sweep makes it again"
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()}
     assert sweep(micro_lab, tmp_path, *grid[:1], "dataset.superclass=cat,dog", TARGET) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()} == trained
@@ -48,6 +51,15 @@ def test_a_sweep_of_failures_only_has_no_report(
     assert sweep(micro_lab, tmp_path, "method=palp", "seed=0,1", "target='a sketch without a slot'") == 1
     assert "2 of 2 cells failed" in capsys.readouterr().err
     assert not (tmp_path / "adhoc").exists()
+
+
+def test_a_part_of_a_study_that_lacks_its_pair_still_has_its_page(
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study grows part by part: whom it compares may not be there yet. Nothing failed."""
+    assert sweep(micro_lab, tmp_path, "method=ti_db", "seed=0,1", "report.compare=[ti_db,palp]") == 0
+    assert "Nothing to compare yet." in capsys.readouterr().out
+    assert "Of palp there are no results yet" in (tmp_path / "adhoc" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_dry_sweep_counts_what_cells_share_once(

@@ -35,6 +35,12 @@ def unasked(methods: int, tabled: bool) -> Headline:
     return Headline(f"{methods} methods on one front.", (f"{every}; compare=[baseline,challenger] asks about two.",))
 
 
+def awaited(missing: Sequence[str], there: Sequence[str]) -> Headline:
+    """Where a study has no results yet of one it is to compare."""
+    left = f"Of {' and '.join(missing)} there are no results yet; there are results of {', '.join(there)}."
+    return Headline("Nothing to compare yet.", (left,))
+
+
 def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
 

@@ -17,7 +17,7 @@ from palp_lab.study.curves import (
     reference_point,
 )
 from palp_lab.study.directions import higher_is_better, known_metrics
-from palp_lab.study.headline import Headline, headline, unasked
+from palp_lab.study.headline import Headline, awaited, headline, unasked
 from palp_lab.study.intervals import RESAMPLES
 from palp_lab.study.observations import (
     at_usual_knobs,
@@ -49,7 +49,8 @@ from palp_lab.types import UserError
 class Question:
     """What is asked of the results: the plane, who is compared with whom, on which prompts, with how many resamples.
 
-    `reference` is the corner of the hypervolume; None takes it from the bounds (see `curves.reference_point`).
+    `reference` is the corner of the hypervolume; None takes it from the bounds (see `curves.reference_point`). In a
+    study that is `growing`, a pair that is not there yet is left for later, where it is an error otherwise.
     """
 
     x: str = "identity"
@@ -60,6 +61,7 @@ class Question:
     reference: tuple[float, float] | None = None
     resamples: int = RESAMPLES
     seed: int = 0
+    growing: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,25 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         tuple(found),
         reference,
         tuple(comparisons),
-        headline(comparisons, *axes)
-        if compared(scope, question) is not None
-        else unasked(scope["series"].nunique(), pairs is not None),
+        _answer(scope, question, comparisons, pairs is not None),
         tables,
         tuple(_sizings(scope, comparisons, question)),
         int(scope["step"].max()),
     )
+
+
+def _answer(scope: pd.DataFrame, question: Question, comparisons: Sequence[Comparison], tabled: bool) -> Headline:
+    if missing := _not_yet(scope, question):
+        return awaited(missing, sorted(scope["series"].unique()))
+    if compared(scope, question) is None:
+        return unasked(scope["series"].nunique(), tabled)
+    return headline(comparisons, question.x, question.y)
+
+
+def _not_yet(frame: pd.DataFrame, question: Question) -> list[str]:
+    """Those of the pair asked for whom a growing study has no results of yet."""
+    there = set(at_usual_knobs(frame)["series"])
+    return [name for name in question.compare or () if question.growing and name not in there]
 
 
 def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
@@ -138,7 +152,7 @@ def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
     only two, of which the one with the shorter name (fewer losses, fewer settings) is the baseline."""
     names = sorted(set(at_usual_knobs(frame)["series"]), key=lambda name: (len(name), name))
     if question.compare is not None:
-        return question.compare
+        return None if _not_yet(frame, question) else question.compare
     if set(CLAIM) <= set(names):
         return CLAIM
     return (names[0], names[1]) if len(names) == 2 else None
