@@ -43,6 +43,7 @@ def export(config: DictConfig) -> None:
     dtype, folder = build_dtype(str(config.save_dtype)), Path(config.to)
     path, scored = (Path(config.adapter), find_result(Path(config.adapter))) if config.adapter else _trained(config)
     adapter, about, digest = open_saved(path, config)
+    about["digest"] = digest
     try:
         result = load_result(scored) if scored else None
         written = export_adapter(adapter, folder, about, config.get("format"), dtype, result)
@@ -76,7 +77,7 @@ def export_adapter(
     Args:
         adapter: attached to its model.
         folder: where to.
-        about: the adapter's description.
+        about: the adapter's description; with its `digest` the card also tells of what the folder holds of it already.
         format: one, several, `all`, or None: a LoRA or Custom Diffusion's weights and the embedding, a merged pipeline
             where the edit has no smaller file.
         dtype: torch's, of the tensors in small files; None: float32. Embeddings always are float32.
@@ -97,11 +98,19 @@ def export_adapter(
     learned = Learned(adapter, dtype or torch.float32)
     chosen = _chosen(learned.formats, learned.usual_formats, format)
     folder.mkdir(parents=True, exist_ok=True)
-    text = card(Subject(adapter, about or {}, chosen, learned.edited), result)
+    about = about or {}
+    earlier = learned.there(folder) if _same(folder / CARD, about.get("digest")) else []
+    formats = [name for name in learned.formats if name in {*chosen, *earlier}]
+    text = card(Subject(adapter, about, formats, learned.edited), result)
     written = [learned.write(name, folder) for name in chosen]
     write_text(folder / CARD, text)
     adapter.detach()
     return [*written, CARD]
+
+
+def _same(path: Path, digest: str | None) -> bool:
+    """Whether a card speaks of the adapter with this digest."""
+    return bool(digest) and path.is_file() and f"- adapter: {digest}\n" in path.read_text(encoding="utf-8")
 
 
 def _chosen(known: Sequence[str], usual: Sequence[str], format: str | Sequence[str] | None) -> list[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from palp_lab.study.result import Result
     from palp_lab.study.study import Question, Study
 
+BETTER = {"higher": True, "lower": False}
+"""Words for the better end of a metric."""
 
 STUDY = "study_kit"
 """Folder of the human study below the report's."""
@@ -23,8 +25,8 @@ STUDY = "study_kit"
 def report(config: DictConfig) -> Path:
     """Read results, answer the question of the configuration, write everything below `folder`; the path of the page.
 
-    Keys: results (files and folders), folder, axes.x, axes.y, compare (two methods, or null), scope, series,
-    reference (two numbers, or null), resamples, seed, title, question, command. Raises UserError for no results, a
+    Keys: results (files and folders), folder, axes.x, axes.y, directions, compare (two methods, or null), scope,
+    series, reference (two numbers, or null), resamples, seed, title, question, command. Raises UserError for no results, a
     metric nobody measured, or a method nobody ran. Results of several protocols have a report each, in folders of their
     protocols' names; the first page, of the most results, is returned.
 
@@ -60,9 +62,14 @@ def one_report(config: DictConfig, results: Sequence[Result], folder: Path) -> P
     """The report of results that were scored alike; the path of the page."""
     from omegaconf import OmegaConf
 
+    from palp_lab.study.directions import register_metric
     from palp_lab.study.publishing import publish
     from palp_lab.study.study import study_of
 
+    for name, better in (config.get("directions") or {}).items():
+        if better not in BETTER:
+            raise UserError(f"directions.{name}={better}: must be {' or '.join(BETTER)}")
+        register_metric(str(name), BETTER[better])
     study = study_of(results, question_of(config))
     written = publish(study, words_of(config, study), folder)
     print(study.headline.verdict)
@@ -85,7 +92,8 @@ def ask_people(config: DictConfig, results: Sequence[Result], folder: Path) -> P
     pages = write_kit(results, folder, title, int(config.study_kit_forms), int(config.seed))
     for page in pages:
         print(f"  {page}: hand this out; people save their answers as files")
-    print(f"  {folder / KEY}: keep this to yourself; then palp-lab report 'study_kit_answers=[answers.json]'")
+    back = f"palp-lab report 'folder=\"{folder.parent}\"' 'study_kit_answers=[answers.json]'"
+    print(f"  {folder / KEY}: keep this to yourself; then {back}")
     return pages[0]
 
 

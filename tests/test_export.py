@@ -78,16 +78,16 @@ def test_lora_and_embedding_are_written_with_alpha_and_a_card(micro: UNetModel, 
         (
             {"path": "mine.safetensors", "config": "folder"},
             'from_single_file("{here}/mine.safetensors", config="{here}/folder")',
-            "{here}/mine.safetensors",
+            None,
         ),
-        ({"path": "folder"}, 'from_pretrained("{here}/folder")', "{here}/folder"),
+        ({"path": "folder"}, 'from_pretrained("{here}/folder")', None),
     ],
     ids=["hub id", "file and hub id", "file and folder", "folder"],
 )
 def test_a_card_opens_the_base_as_it_was_opened(
     model: dict[str, str | None],
     line: str,
-    origin: str,
+    origin: str | None,
     micro: UNetModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -99,7 +99,7 @@ def test_a_card_opens_the_base_as_it_was_opened(
     export_adapter(adapter(micro, rank=2), tmp_path / "out", {"model": model}, format="lora")
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"StableDiffusionPipeline.{line.replace('{here}', str(tmp_path))}\n" in card
-    assert yaml.safe_load(card.split("---")[1])["base_model"] == origin.replace("{here}", str(tmp_path))
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == origin, "nobody else has a path of this disk"
 
 
 def test_a_card_tells_the_protocol_and_the_scores(micro: UNetModel, tmp_path: Path) -> None:
@@ -134,6 +134,23 @@ def test_tensors_are_as_small_as_they_are_asked_for(micro: UNetModel, tmp_path: 
     assert {value.dtype for value in tensors.values()} == {torch.float16}
     assert all(name.startswith("lora_unet_") for name in tensors)
     assert load_file(tmp_path / EMBEDDING)["<v>"].dtype == torch.float32
+
+
+def test_a_second_export_of_the_same_adapter_leaves_a_card_of_both(micro: UNetModel, tmp_path: Path) -> None:
+    one, about = adapter(micro, rank=2), {"model": {"path": "owner/name"}, "digest": "0123abcd"}
+    export_adapter(one, tmp_path, about, format="lora")
+    export_adapter(adapter(micro, rank=2), tmp_path, about, format=["embedding", "kohya"])
+    card = (tmp_path / "README.md").read_text()
+    assert 'load_lora_weights(".")' in card and KOHYA in card and "load_textual_inversion" in card
+    export_adapter(adapter(micro, rank=2), tmp_path, {**about, "digest": "another"}, format="kohya")
+    card = (tmp_path / "README.md").read_text()
+    assert 'load_lora_weights(".")' not in card, "those files are another adapter's"
+
+
+def test_a_word_alone_says_how_it_is_loaded_and_what_it_lacks(micro: UNetModel, tmp_path: Path) -> None:
+    export_adapter(adapter(micro, rank=2), tmp_path, {"model": {"path": "owner/name"}}, format="embedding")
+    card = (tmp_path / "README.md").read_text()
+    assert "## Load" in card and "load_textual_inversion" in card and "the network was edited as well" in card
 
 
 def test_per_site_vectors_say_that_diffusers_has_no_loader(micro: UNetModel, tmp_path: Path) -> None:

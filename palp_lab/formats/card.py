@@ -33,8 +33,8 @@ PLACES = ("own target", "other prompts", "without the concept")
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card speaks of: an adapter, its description, the formats that lie beside the card, and whether the
-    network itself is edited."""
+    """What a card speaks of: an adapter, its description (with the `digest` of its bytes where it has been saved), the
+    formats that lie beside the card, and whether the network itself is edited."""
 
     adapter: Adapter
     about: Mapping[str, Any]
@@ -60,10 +60,11 @@ class Subject:
         return _place(str(self.model.get("path", "the base model")))
 
     @property
-    def origin(self) -> str:
-        """The base model as hubs know it: of weights in one file, the hub id of their configuration where it is one."""
-        config = str(self.model.get("config") or "")
-        return config if _in_one_file(self.base) and HUB_ID.fullmatch(_place(config)) else self.base
+    def origin(self) -> str | None:
+        """The base model as hubs know it: of weights in one file, the hub id of their configuration where it is one.
+        None of what lies on this disk alone."""
+        names = (self.base, _place(str(self.model.get("config") or "")) if _in_one_file(self.base) else "")
+        return next((name for name in names if HUB_ID.fullmatch(name) and not Path(name).exists()), None)
 
     @property
     def pipeline(self) -> str:
@@ -90,7 +91,7 @@ def _front_matter(subject: Subject) -> str:
     return "\n".join(
         [
             "---",
-            f"base_model: {quoted(subject.origin)}",
+            f"base_model: {quoted(subject.origin)}" if subject.origin else "base_model:  # its hub id, if it has one",
             "library_name: diffusers",
             f"instance_prompt: {quoted(subject.prompt)}",
             f"tags: [{', '.join(tags)}]",
@@ -110,6 +111,7 @@ def _facts(subject: Subject, result: Result | None) -> str:
         "called": f"`{subject.call}`",
         "recipe": (about.get("labels") or {}).get("method") or (result.axes.get("method") if result else None),
         "imported from": about.get("imported"),
+        "adapter": about.get("digest"),
     }
     facts |= {name: about.get(name) for name in ("target", "step")}
     return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None)
@@ -133,7 +135,7 @@ def _loading(subject: Subject) -> list[str]:
         note = "Custom Diffusion's weights; without `_pipeline` diffusers 0.42 reads the file and changes nothing:"
         line = f'pipe.unet.load_attn_procs(".", weight_name="{CUSTOM_DIFFUSION}", _pipeline=pipe)'
         sections.append((note, [line, *embedding]))
-    if embedding and not sections and not subject.edited:
+    if embedding and not sections and set(subject.formats) == {"embedding"}:
         sections.append(("", embedding))
     if "pipeline" in subject.formats:
         words = " and the learned word" if loads_words(subject.adapter) else ""

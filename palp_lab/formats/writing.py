@@ -70,6 +70,11 @@ class Learned:
             return found
         return ["pipeline"] if self.loadable_words or not self.words else ["embedding", "pipeline"]
 
+    def there(self, folder: Path) -> list[str]:
+        """The formats of which a folder has a file."""
+        files = {"lora": LORA, "kohya": KOHYA, "custom_diffusion": custom_diffusion.FILE, "embedding": EMBEDDING}
+        return [name for name in self.formats if (folder / files.get(name, name)).exists()]
+
     def write(self, name: str, folder: Path) -> str:
         """Writes one format; the name of its file below `folder`. `pipeline` takes the edit out of the model."""
         return getattr(self, f"write_{name}")(folder)

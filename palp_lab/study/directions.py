@@ -42,7 +42,8 @@ def known_metrics() -> tuple[str, ...]:
 def direction_of(name: str) -> Direction:
     """The direction of a metric; an unknown name is a `UserError` that names the nearest known one."""
     if name not in _DIRECTIONS:
-        raise UserError(f"metric '{name}' has no known direction{nearest(name, _DIRECTIONS)}")
+        own = f"say which end is better, 'directions={{{name}: higher}}'"
+        raise UserError(f"metric '{name}' has no known direction: {own}{nearest(name, _DIRECTIONS)}")
     return _DIRECTIONS[name]
 
 

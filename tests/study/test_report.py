@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from palp_lab.report import report
+from palp_lab.study import directions
 from palp_lab.study.ledger import collect, merge_jsonl
 from palp_lab.study.result import Result
 from palp_lab.study.scored_alike import by_protocol
@@ -183,6 +184,26 @@ def test_a_wrong_question_is_one_line(
         report(configured(one_cell, tmp_path, **changes))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "synthetic").exists(), "nothing is written for a wrong question"
+
+
+def test_an_own_metric_is_an_axis_once_its_better_end_is_said(
+    study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directions, "_DIRECTIONS", dict(directions._DIRECTIONS))
+    cells = []
+    for cell in collect([study_folder]):
+        records = [replace(r, metrics={**r.metrics, "sharpness": r.metrics["identity"]}) for r in cell.records]
+        cells.append(replace(cell, records=tuple(records)))
+    merge_jsonl(tmp_path / "results.jsonl", cells)
+    axes = {"axes": {"x": "sharpness", "y": "text_alignment"}}
+    with pytest.raises(UserError, match=r"say which end is better, 'directions=\{sharpness: higher\}'"):
+        report(configured([tmp_path / "results.jsonl"], tmp_path / "out", **axes))
+    with pytest.raises(UserError, match=r"directions.sharpness=up: must be higher or lower"):
+        report(configured([tmp_path / "results.jsonl"], tmp_path / "out", **axes, directions={"sharpness": "up"}))
+    page = report(
+        configured([tmp_path / "results.jsonl"], tmp_path / "out", **axes, directions={"sharpness": "higher"})
+    )
+    assert "sharpness" in page.read_text(encoding="utf-8")
 
 
 def test_no_results_is_one_line(tmp_path: Path) -> None:
