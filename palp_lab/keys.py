@@ -7,7 +7,6 @@ it was made.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from palp_lab import __version__
 from palp_lab.build import FACTORIES
+from palp_lab.sources import digest_of
 from palp_lab.study.store import digest
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def code_of(node: Any) -> dict[str, str]:
     """What the configuration cannot say of the parts below a node: how they are written, by target.
 
     A class that says ``version = 1`` is told from others by its name alone, and one that says more by its number. Until
-    a class says so, its file's hash stands for it, so that a part that was just mended is never answered by what its
-    former self has made; what such a file imports is not looked at.
+    a class says so, the hash of the files it is written in stands for it (`palp_lab.sources`), so that a part that was
+    just mended is never answered by what its former self has made.
     """
     found: dict[str, str] = {}
     if isinstance(node, Mapping):
@@ -124,7 +124,7 @@ def _written(target: str) -> str | None:
         return None
     if told is not None:
         return f"version {told}"
-    return hashlib.sha256(Path(str(loaded.__file__)).read_bytes()).hexdigest()[:16]
+    return digest_of(module, Path(str(loaded.__file__)))
 
 
 def train_inputs(config: Mapping[str, Any], model: str, concept: Concept, target: str | None) -> dict[str, Any]:

@@ -26,9 +26,9 @@ def report(config: DictConfig) -> Path:
     """Read results, answer the question of the configuration, write everything below `folder`; the path of the page.
 
     Keys: results (files and folders), folder, axes.x, axes.y, directions, compare (two methods, or null), scope,
-    series, reference (two numbers, or null), resamples, seed, title, question, command. Raises UserError for no results, a
-    metric nobody measured, or a method nobody ran. Results of several protocols have a report each, in folders of their
-    protocols' names; the first page, of the most results, is returned.
+    series, reference (two numbers, or null), resamples, seed, title, question, command. Raises UserError for no
+    results, a metric nobody measured, or a method nobody ran. Results of several protocols have a report each, in
+    folders of their protocols' names; the first page, of the most results, is returned.
 
     With `study_kit` the questionnaire of a human study is written instead, with `study_kit_answers` one is scored,
     and with `dreambench_plus` the pictures are laid out for that benchmark's judges.

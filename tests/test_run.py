@@ -24,6 +24,7 @@ from palp_lab.edits.lora import LoraEdits
 from palp_lab.memory import known_result
 from palp_lab.result_folder import RESULT, overridden, result_folder
 from palp_lab.run import run
+from palp_lab.sources import digest_of, written_in
 from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
 from palp_lab.study.sweeps import Job, begin
@@ -241,6 +242,41 @@ def test_a_part_that_was_mended_is_another_part(tmp_path: Path, monkeypatch: pyt
         said.append(keys.code_of(node))
     assert said[0].keys() == said[1].keys() == {"mended_part.Mine"} and said[0] != said[1]
     assert said[2:] == [{}, {"mended_part.Mine": "version 2"}]
+
+
+def test_a_part_is_another_one_when_what_it_imports_from_beside_it_was_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an installed package or this one is made of has a version; a helper in the next file has none."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for folder in ("mended", "mended/inner"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    files = {
+        "mended/part.py": "import json, torch\nfrom palp_lab import types\nfrom .inner import near\nclass Mine: ...",
+        "mended/inner/near.py": "import far_helper\nfrom ..odd import *",
+        "mended/odd.py": "from mended import part",
+        "far_helper.py": "import not_there",
+        "unrelated.py": "x = 1",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = written_in("mended.part", tmp_path / "mended" / "part.py")
+    everything = {"mended", "mended.part", "mended.inner", "mended.inner.near", "mended.odd", "far_helper"}
+    assert set(found) == everything
+    before = digest_of("mended.part", found["mended.part"])
+    for name in ("far_helper.py", "mended/odd.py", "mended/part.py"):
+        (tmp_path / name).write_text(files[name] + "\n# mended")
+        assert digest_of("mended.part", found["mended.part"]) != before
+        (tmp_path / name).write_text(files[name])
+    (tmp_path / "unrelated.py").write_text("x = 2")
+    assert digest_of("mended.part", found["mended.part"]) == before
+    site = tmp_path / "site-packages"
+    (tmp_path / "mended").rename(site.parent / "moved")
+    site.mkdir()
+    (tmp_path / "moved").rename(site / "mended")
+    (site / "far_helper.py").touch()
+    assert set(written_in("mended.part", site / "mended" / "part.py")) == everything - {"far_helper"}
 
 
 def test_every_part_that_is_shipped_has_a_version(micro_lab: MicroLab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +66,13 @@ def open_model(
     where = torch.device(choose_device(device))
     with quiet_hub():
         parts = find_parts(path, where, revision, variant, config, dimensions)
-        return family_of(parts).read(parts, getattr(torch, dtype), where, **options)
+        family = family_of(parts)
+        if strange := sorted(set(options) - keys_of(family)):
+            raise UserError(
+                f"model.path={path}: is a {parts.index['_class_name']}, which takes no model.{strange[0]}; choose a "
+                "preset of its family, model=..., and give it this model.path"
+            )
+        return family.read(parts, getattr(torch, dtype), where, **options)
 
 
 def find_parts(
@@ -94,6 +101,14 @@ def family_of(parts: AbstractParts) -> Any:
     parts.expect(*FAMILIES)
     module, _, name = FAMILIES[parts.index["_class_name"]].rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def keys_of(family: type) -> set[str]:
+    """The keys of `model` that a family takes beside those of `open_model`."""
+    told = [vars(one).get(name) for one in family.__mro__ for name in ("read", "__init__")]
+    whole = [getattr(one, "__func__", one) for one in told]
+    calls = [inspect.signature(one) for one in whole if inspect.isfunction(one)]
+    return {word for call in calls for word, one in call.parameters.items() if one.kind is one.KEYWORD_ONLY}
 
 
 def choose_device(name: str) -> str:

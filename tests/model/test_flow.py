@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from palp_lab.model import open_model
 from palp_lab.model.flow import FLOW_SCHEDULERS, JointAttention, flow_path, make_flow_scheduler
 from palp_lab.types import UserError
 
@@ -89,3 +90,9 @@ def test_a_sampler_that_a_straight_path_has_not_is_refused(name: str) -> None:
 def test_a_clock_that_is_not_ours_is_refused(config: dict, said: str) -> None:
     with pytest.raises(UserError, match=f"model.path=here: .*{said}"):
         flow_path(config, "here")
+
+
+def test_a_preset_of_another_family_names_the_key_it_does_not_take() -> None:
+    """`model.path=tiny_flow` without `model=tiny_flow`."""
+    with pytest.raises(UserError, match=r"is a StableDiffusion3Pipeline, which takes no model.windows; choose"):
+        open_model("tiny_flow", windows=1)
