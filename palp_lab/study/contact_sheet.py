@@ -37,11 +37,13 @@ class Block:
 def contact_sheet(prompts: Sequence[str], blocks: Sequence[Block], per_cell: int = 2) -> Image.Image:
     """Draw the sheet. Every row has one entry per prompt, with up to `per_cell` pictures each."""
     cell = per_cell * EDGE + (per_cell - 1) * GAP
-    left = SPACE + PHOTOS + SPACE + LABEL
+    photos = PHOTOS + SPACE if any(block.photos for block in blocks) else 0
+    left = SPACE + photos + LABEL
     width = left + len(prompts) * (cell + SPACE)
     heights = [_block_height(block) for block in blocks]
     sheet = Image.new("RGB", (width, HEAD + sum(heights) + SPACE), PAPER)
-    put_text(sheet, "training photos", SPACE, 14, PHOTOS, 12, MUTED)
+    if photos:
+        put_text(sheet, "training photos", SPACE, 14, PHOTOS, 12, MUTED)
     for i, prompt in enumerate(prompts):
         put_text(sheet, prompt.replace("{}", "[…]"), left + i * (cell + SPACE), 14, cell, 14, INK, bold=True)
     top = HEAD
@@ -93,8 +95,8 @@ def _draw_block(sheet: Image.Image, block: Block, top: int, left: int, cell: int
         put_picture(sheet, photo, SPACE, top + i * (EDGE + SPACE), EDGE)
     for i, row in enumerate(block.rows):
         y = top + i * (EDGE + SPACE)
-        below = put_text(sheet, row.label, SPACE + PHOTOS + SPACE, y + 6, LABEL - SPACE, 14, row.accent, bold=True)
-        put_text(sheet, row.note, SPACE + PHOTOS + SPACE, below + 3, LABEL - SPACE, 11, MUTED)
+        below = put_text(sheet, row.label, left - LABEL, y + 6, LABEL - SPACE, 14, row.accent, bold=True)
+        put_text(sheet, row.note, left - LABEL, below + 3, LABEL - SPACE, 11, MUTED)
         for j in range(prompts):
             pictures: tuple[Path | None, ...] = row.pictures[j][:per_cell] or (None,)
             for k, picture in enumerate(pictures):

@@ -65,7 +65,7 @@ def front_figure(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[
 
     Where the bounds lie so far off that the curves would be a knot, a second plane shows the curves alone.
     """
-    squeezed = _share_of_plane(curves, bounds) < SQUEEZED
+    squeezed = is_squeezed(curves, bounds)
     figure, planes = new_figure(WIDTH * (1.45 if squeezed else 1.0), HEIGHT, 2 if squeezed else 1)
     written = [_draw_plane(planes[0], curves, bounds, axes, steps=not squeezed)]
     if squeezed:
@@ -83,6 +83,11 @@ def front_figure(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[
     for plane, (labels, obstacles) in zip(planes, written, strict=True):
         place(plane, labels, obstacles)
     return figure
+
+
+def is_squeezed(curves: Sequence[Curve], bounds: Sequence[Anchor]) -> bool:
+    """Whether the bounds lie so far off that the curves are to be shown once more alone."""
+    return _share_of_plane(curves, bounds) < SQUEEZED
 
 
 def legend_columns(names: Sequence[str], width: float) -> int:

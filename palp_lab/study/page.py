@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from palp_lab.study.directions import higher_is_better, label_of
-from palp_lab.study.figure import axis_words
+from palp_lab.study.figure import axis_words, is_squeezed
 from palp_lab.study.gaps import Gaps
 from palp_lab.study.palette import BOUND_SENTENCES, BOUND_WORDS, styles, words
 from palp_lab.study.rendering import html, number, range_of
@@ -47,13 +47,14 @@ def page(study: Study, gaps: Gaps, words_of: Words, images: Mapping[str, bytes],
         "command": words_of.command,
         "headline": study.headline,
         "gaps": gaps,
+        "photos": any(bound.images and bound.name == "training_photos" for r in study.results for bound in r.bounds),
         "tiles": [{**tile, "whisker": Markup(tile["whisker"])} for tile in tiles(study)],
         "versus": _versus(study),
-        "contents": _contents(uris),
+        "contents": _contents(uris, bool(_bounds(study) or shown["bounds"])),
         "scope_words": _SCOPES[study.question.scope] if study.frame["own_target"].any() else "",
         "plane_words": _plane(study.axes),
         "chips": _chips(study),
-        "front_svg": Markup(front_svg([*study.curves, *study.knob_curves], study.anchors, study.axes)),
+        "fronts": [(title, Markup(drawing)) for title, drawing in _fronts(study)],
         "front_alt": f"{axis_words(study.axes[0])} against {axis_words(study.axes[1])}. {study.headline.verdict}",
         "sheet_alt": "Contact sheet: training photos, then pictures of every method for every prompt",
         "sheet_width": png_width(images["contact_sheet"]) if "contact_sheet" in images else 0,
@@ -88,11 +89,20 @@ def _versus(study: Study) -> str:
     return f"{words(study.comparisons[0].challenger)} minus {words(study.comparisons[0].baseline)}"
 
 
-def _contents(uris: Mapping[str, str]) -> list[tuple[str, str]]:
+def _fronts(study: Study) -> list[tuple[str, str]]:
+    """The front with its bounds; where they lie far off, the curves once more alone. Each with its title, if any."""
+    curves = [*study.curves, *study.knob_curves]
+    whole = front_svg(curves, study.anchors, study.axes)
+    if not is_squeezed(curves, study.anchors):
+        return [("", whole)]
+    return [("With the bounds", whole), ("The curves alone", front_svg(curves, (), study.axes))]
+
+
+def _contents(uris: Mapping[str, str], bounds: bool) -> list[tuple[str, str]]:
     names = {"front": "The front", "bounds": "Bounds", "pictures": "Pictures", "strip": "One-step estimates",
              "numbers": "Numbers", "training": "Training", "gaps": "Not measured",
              "reproduce": "Reproduce"}  # fmt: skip
-    absent = {"pictures": not uris["contact_sheet"], "strip": not uris["strip"]}
+    absent = {"bounds": not bounds, "pictures": not uris["contact_sheet"], "strip": not uris["strip"]}
     return [(anchor, name) for anchor, name in names.items() if not absent.get(anchor)]
 
 

@@ -43,7 +43,7 @@ def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int 
                 DASHES[siblings.index(name) % len(DASHES)], resamples, seed,
             )  # fmt: skip
         plane.set_title(label_of(metric), loc="left", fontsize=12, weight="bold")
-        plane.set_xlabel("training steps")
+        _label_steps(plane)
     handles, labels = planes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, max(1, len(labels))), frameon=False)
     return figure
@@ -62,13 +62,15 @@ def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
     figure, planes = new_figure(4.6 * len(kinds), 4.2, len(kinds))
     for plane, kind in zip(planes, kinds, strict=True):
         title, logarithmic = KINDS[kind]
+        found = {method: {name for log in runs for name in _columns(log, kind)} for method, runs in logs.items()}
+        every = sorted(set().union(*found.values()))  # one loss has the same dashes whoever trains with it
         for method, runs in logs.items():
-            columns = sorted({name for log in runs for name in _columns(log, kind)})
-            for column, dash in zip(columns, DASHES * len(columns), strict=False):
+            for column in sorted(found[method]):
                 label = fill(f"{words(method)}: {_short(column)}", WRAPPED)
+                dash = DASHES[every.index(column) % len(DASHES)]
                 _draw_runs(plane, runs, column, looks[method].colour, dash, label)
         plane.set_title(title, loc="left", fontsize=12, weight="bold")
-        plane.set_xlabel("training steps")
+        _label_steps(plane)
         if logarithmic:
             plane.set_yscale("log")
         else:
@@ -77,6 +79,14 @@ def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
         ncols = 2 if max(map(len, names), default=0) <= WRAPPED // 2 else 1
         plane.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=ncols)
     return figure
+
+
+def _label_steps(plane: Plane) -> None:
+    """Training steps along the lower edge; there are no halves of one."""
+    from matplotlib.ticker import MaxNLocator
+
+    plane.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    plane.set_xlabel("training steps")
 
 
 KINDS = {

@@ -26,13 +26,13 @@ MOST_METHODS = 8
 
 def methods_table(frame: pd.DataFrame, metrics: Sequence[str], scope: str, resamples: int, seed: int) -> Table:
     """One row per series at its last step, at the usual knobs."""
-    rows = []
+    rows, which = [], _SCOPE_WORDS[scope if frame["own_target"].any() else "all"]
     for series, last in _last_steps(scoped(frame, scope)):
         cells = _cells(last, metrics, resamples, seed)
         rows.append((words(series), int(last["step"].max()), _units(cells), *cells))
     return Table(
         f"methods_{scope}",
-        f"{_SCOPE_WORDS[scope]}, each method at its last step. Means over concept × prompt × seed with 95 % intervals.",
+        f"{which}, each method at its last step. Means over concept × prompt × seed with 95 % intervals.",
         ("method", "steps", "n", *map(label_of, metrics)),
         tuple(rows),
         (None, None, None, *map(_better, metrics)),
@@ -57,7 +57,8 @@ def prompts_table(frame: pd.DataFrame, metric: str, resamples: int, seed: int) -
             rows.append((prompt, group, *cells))
     return Table(
         f"prompts_{metric}",
-        f"{label_of(metric).capitalize()} per prompt at the last step; methods with a target were tuned for it.",
+        f"{label_of(metric).capitalize()} per prompt at the last step"
+        + ("; methods with a target were tuned for it." if frame["own_target"].any() else "."),
         ("prompt", "kind", *map(words, columns)),
         tuple(rows),
         (None, None, *([None] * len(columns))),

@@ -59,6 +59,18 @@ def test_far_bounds_give_the_curves_a_plane_of_their_own() -> None:
     assert len(front_figure(CURVES, BOUNDS, AXES).axes) == 1
 
 
+def test_a_loss_has_the_same_dashes_whoever_trains_with_it() -> None:
+    """And steps are whole: a training of three has no tick at 1.5."""
+    steps = [1.0, 2.0, 3.0]
+    own = {"step": steps, "reconstruction/value": steps}
+    figure = training_figure({"ti_db": [own], "palp": [{**own, "prompt_alignment/value": steps}]})
+    assert figure is not None
+    (plane,) = figure.axes
+    dashes = {str(line.get_label()): line.get_linestyle() for line in plane.lines}
+    assert dashes["PALP: reconstruction"] == dashes["TI + DB: reconstruction"] != dashes["PALP: prompt alignment"]
+    assert all(float(tick).is_integer() for tick in plane.get_xticks())
+
+
 def test_the_same_numbers_are_the_same_bytes() -> None:
     assert png(front_figure(CURVES, BOUNDS, AXES)) == png(front_figure(CURVES, BOUNDS, AXES))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from palp_lab.report import report
 from palp_lab.study import directions
 from palp_lab.study.ledger import collect, merge_jsonl
-from palp_lab.study.result import Result
+from palp_lab.study.result import Result, save_result
 from palp_lab.study.scored_alike import by_protocol
 from palp_lab.study.writing import write_bytes
 from palp_lab.types import UserError
@@ -156,6 +157,39 @@ def test_a_partial_study_says_so(study_folder: Path, tmp_path: Path) -> None:
     text = report(configured([tmp_path / "results.jsonl"], tmp_path / "out")).read_text(encoding="utf-8")
     assert "A partial result:" in text and "26 of 30 cells" in text
     assert "One concept only" in text
+
+
+def test_a_page_speaks_only_of_what_it_shows(study_folder: Path, tmp_path: Path) -> None:
+    """No words of stars without bounds, of photos without photos, of tuning without targets."""
+    cells = [c for c in collect([study_folder]) if c.axes["method"] in ("ti_db", "textual_inversion")]
+    for cell in cells:
+        records = tuple(replace(record, own_target=False, target=None) for record in cell.records)
+        save_result(replace(cell, bounds=(), records=records), tmp_path / "bare" / cell.run / "result.json")
+        shutil.copytree(cell.folder / "images", tmp_path / "bare" / cell.run / "images")
+    text = report(configured([tmp_path / "bare"], tmp_path / "out")).read_text(encoding="utf-8")
+    for said in ("Stars are", 'id="bounds"', "Training photos at the left", "tuned for"):
+        assert said not in text, said
+    assert "One column per prompt" in text
+    whole = report(configured([study_folder], tmp_path / "whole")).read_text(encoding="utf-8")
+    for said in ("Stars are", 'id="bounds"', "Training photos at the left; one column", "tuned for"):
+        assert said in whole, said
+    sizes = [Image.open(tmp_path / name / "synthetic" / "contact_sheet.png").width for name in ("out", "whole")]
+    assert sizes[0] < sizes[1], "no column of photos"
+
+
+def test_curves_that_far_bounds_make_small_are_on_the_page_once_more(study_folder: Path, tmp_path: Path) -> None:
+    cells = collect([study_folder])
+    assert report(configured([study_folder], tmp_path / "near")).read_text().count('<svg class="front"') == 1
+    far = []
+    for cell in cells:
+        bounds = []
+        for bound in cell.bounds:
+            metrics = {n: replace(m, value=m.value and 9 * m.value, per_image=None) for n, m in bound.metrics.items()}
+            bounds.append(replace(bound, metrics=metrics))
+        far.append(replace(cell, bounds=tuple(bounds)))
+    merge_jsonl(tmp_path / "far.jsonl", far)
+    text = report(configured([tmp_path / "far.jsonl"], tmp_path / "far")).read_text(encoding="utf-8")
+    assert text.count('<svg class="front"') == 2 and "The curves alone" in text
 
 
 def test_one_method_alone_has_a_page_without_comparison(study_folder: Path, tmp_path: Path) -> None:
