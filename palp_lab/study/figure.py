@@ -90,10 +90,10 @@ def is_squeezed(curves: Sequence[Curve], bounds: Sequence[Anchor]) -> bool:
     return _share_of_plane(curves, bounds) < SQUEEZED
 
 
-def legend_columns(names: Sequence[str], width: float) -> int:
-    """How many columns of these names fit side by side into a figure of `width` inches, four at most."""
+def legend_columns(names: Sequence[str], width: float, most: int = 4) -> int:
+    """How many columns of these names fit side by side into a figure of `width` inches, `most` at most."""
     widest = max(map(len, names), default=0) * 0.085 + 0.65  # a letter of 10 points; the handle and the space around
-    return max(1, min(4, len(names), int(width / widest)))
+    return max(1, min(most, len(names), int(width / widest)))
 
 
 def _draw_plane(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from palp_lab.study.directions import label_of
-from palp_lab.study.figure import new_figure
+from palp_lab.study.figure import legend_columns, new_figure
 from palp_lab.study.intervals import intervals_of
 from palp_lab.study.observations import at_usual_knobs
 from palp_lab.study.palette import MUTED, styles, words
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Log = Mapping[str, Sequence[float | None]]
-WRAPPED = 62
-"""Letters in a row of a legend below one plane (ours): what fits at its size of letters."""
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -59,26 +56,36 @@ def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
     if not kinds:
         return None
     looks = styles(logs)
+    dashes: dict[str, str] = {}
     figure, planes = new_figure(4.6 * len(kinds), 4.2, len(kinds))
     for plane, kind in zip(planes, kinds, strict=True):
         title, logarithmic = KINDS[kind]
         found = {method: {name for log in runs for name in _columns(log, kind)} for method, runs in logs.items()}
         every = sorted(set().union(*found.values()))  # one loss has the same dashes whoever trains with it
+        dashes |= {_short(column): DASHES[i % len(DASHES)] for i, column in enumerate(every)}
         for method, runs in logs.items():
             for column in sorted(found[method]):
-                label = fill(f"{words(method)}: {_short(column)}", WRAPPED)
-                dash = DASHES[every.index(column) % len(DASHES)]
-                _draw_runs(plane, runs, column, looks[method].colour, dash, label)
+                short = _short(column)
+                _draw_runs(plane, runs, column, looks[method].colour, dashes[short], f"{words(method)}: {short}")
         plane.set_title(title, loc="left", fontsize=12, weight="bold")
         _label_steps(plane)
         if logarithmic:
             plane.set_yscale("log")
         else:
             plane.axhline(0, color=MUTED, lw=0.8)
-        names = plane.get_legend_handles_labels()[1]
-        ncols = 2 if max(map(len, names), default=0) <= WRAPPED // 2 else 1
-        plane.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=ncols)
+    _add_legend(figure, {words(method): looks[method].colour for method in logs}, dashes)
     return figure
+
+
+def _add_legend(figure: Figure, colours: Mapping[str, str], dashes: Mapping[str, str]) -> None:
+    """Methods by colour, then losses, and pairs of them, by dashes, below all planes."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, lw=5, label=name) for name, colour in colours.items()]
+    handles += [Line2D([], [], color=MUTED, ls=dash, lw=2, label=name) for name, dash in dashes.items()]
+    names = [str(handle.get_label()) for handle in handles]
+    columns = legend_columns(names, figure.get_figwidth(), most=6)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
 
 
 def _label_steps(plane: Plane) -> None:
