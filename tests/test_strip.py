@@ -27,6 +27,20 @@ def test_is_the_clean_estimate_at_the_end_of_the_clock(micro: UNetModel) -> None
     assert int((found.int() - expected.int()).abs().max()) <= 1
 
 
+def test_guidance_goes_from_the_empty_prompt_through_the_sentence(micro: UNetModel) -> None:
+    noise, t = start(0, micro.latent_shape)[0][None], micro.path.steps - 1
+    product = micro.path.alphas_cumprod[t]
+    with torch.no_grad():
+        told, empty = (
+            micro.predict(noise, torch.tensor([t]), cond).raw
+            for cond in (micro.base_text([concept().clean(SENTENCES[0])]), micro.unconditional(1))
+        )
+    x0 = (noise - (1 - product).sqrt() * (empty + 3.0 * (told - empty))) / product.sqrt()
+    expected = to_uint8(micro.decode_image(x0.float().clamp(-4, 4)))
+    found = strip_images(micro, clean(micro, concept()), SENTENCES[0], guidance=3.0)
+    assert int((found.int() - expected.int()).abs().max()) <= 1
+
+
 def test_every_seed_has_its_own_noise_in_any_company(micro: UNetModel) -> None:
     prompting = clean(micro, concept())
     both = strip_images(micro, prompting, SENTENCES[0], seeds=(0, 1))

@@ -42,6 +42,16 @@ def test_beside_the_photos(tmp_path: Path, name: str) -> None:
     assert concept.pictures[0].masked_share == 0.5
 
 
+def test_a_mask_is_cut_where_its_photo_is(tmp_path: Path) -> None:
+    """The first third of a wide photo is less than a third of its middle square: a squeezed mask would cover more."""
+    photos(tmp_path, 1)
+    mask = Image.new("L", (60, 40), 0)
+    mask.paste(255, (0, 0, 20, 40))
+    mask.save(tmp_path / "00_mask.png")
+    found = folder(tmp_path).concept().masks
+    assert found is not None and found.float().mean() == pytest.approx(10 / 40, abs=0.02)
+
+
 @pytest.mark.parametrize("name", ["00.png", "00_mask.png"])
 def test_in_a_folder_of_their_own(tmp_path: Path, name: str) -> None:
     photos(tmp_path / "photos", 2)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from palp_lab import tinyworld
 from palp_lab.dataset.tiny import TinyDataset
 from palp_lab.types import UserError
 
@@ -44,6 +45,15 @@ def test_held_out_photos_are_in_other_places() -> None:
     assert concept.held_out is not None
     assert len(concept.held_out) == 4
     assert not any(torch.equal(a, b) for a in concept.photos for b in concept.held_out)
+
+
+def test_no_held_out_photo_is_taken_where_a_training_photo_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = tinyworld.scene_for, []
+    monkeypatch.setattr(tinyworld, "scene_for", lambda *a: asked.append(a[1]) or real(*a))
+    concept = TinyDataset("cat", 7, 3).concept()
+    seen = concept.notes["places"].split(", ")
+    places = {place for sentence in asked if (place := tinyworld.parse(sentence).place) is not None}
+    assert len(seen) == 3 and places and not places & set(seen)
 
 
 def test_true_renders_show_the_subject_in_the_scene() -> None:

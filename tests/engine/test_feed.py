@@ -47,6 +47,15 @@ def test_latents_keep_their_masks(variants: int) -> None:
             assert mask.mean() == (which % 2 == 0)
 
 
+def test_rows_of_one_step_take_variants_of_their_own() -> None:
+    stream = feed(batch=16, variants=3, flip=0.5)
+    stream.mean = torch.arange(15.0)[:, None, None, None].expand(15, 2, 2, 2)
+    stream.std = torch.zeros_like(stream.mean)
+    seen = stream.draw(0, 0, 0, 1).x0[:, 0, 0, 0].long()
+    assert set((seen % 3).tolist()) == {0, 1, 2}
+    assert (seen // 3).tolist() == stream._photos(0, 0).tolist()
+
+
 @pytest.mark.parametrize("variants", [0, 3])
 def test_a_picture_keeps_its_own_caption(variants: int) -> None:
     """Shuffled, augmented, cut into micro-batches: the sentence of a row is that of its picture."""

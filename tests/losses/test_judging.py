@@ -13,7 +13,7 @@ from palp_lab.edits.none import NoEdits
 from palp_lab.losses.base import StepContext
 from palp_lab.losses.prompt_alignment import PromptAlignment
 from palp_lab.model.unet import UNetModel
-from palp_lab.types import Kind
+from palp_lab.types import Kind, Role
 from tests.contracts import parts
 from tests.losses.toy import CONCEPT, ToyModel, ToyTokens, gradients, toy_adapter, toy_context
 
@@ -103,3 +103,33 @@ def test_words_that_differ_by_site_share_a_pass_too(micro: UNetModel, monkeypatc
     assert passes == [6, 4, 4]
     for one, two in zip(shared, separate, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("adapter", [words_only, toy_adapter])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"alpha": 3.0}, {"beta": 3.0}, {"noise": "fresh"}, {"align_t": "independent"}, {"clamp": 0.05},
+        {"clean": "a painting of a {}"}, {"reference": "noise"}, {"reference": "noise", "alpha": 3.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_two_terms_of_one_step_are_what_each_would_be_alone(adapter: Any, other: dict[str, Any]) -> None:
+    """What a step remembers is told apart by all that decides it."""
+    terms = [PromptAlignment(), PromptAlignment(reference="noise"), PromptAlignment(**other)]
+    ctx = toy_context(adapter(Kind.EPS))
+    together = [term(ctx) for term in terms]
+    alone = [term(toy_context(adapter(Kind.EPS))) for term in terms]
+    assert all(map(torch.equal, together, alone))
+
+
+@pytest.mark.parametrize("adapter", [words_only, toy_adapter])
+def test_other_sentences_than_the_photos_are_read_too(adapter: Any) -> None:
+    """The photos' own caption has been encoded already; no other has."""
+    ctx = toy_context(adapter(Kind.EPS))
+    data = ctx.passes[Role.SUBJECT]
+    sentences = ["a sketch of {}"] * len(data.x0)
+    with torch.no_grad():
+        expected = ctx.model.predict(data.x_t, data.t, ctx.adapter.encode(sentences)).raw
+    assert torch.equal(ctx.personal(data.x_t, data.t, sentences, 1.0), expected)
+    assert torch.equal(ctx.personal(data.x_t, data.t, data.sentences, 1.0), data.pred.raw)

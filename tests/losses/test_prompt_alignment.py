@@ -65,6 +65,10 @@ def test_the_clamp_acts_on_the_value_and_not_on_the_derivative() -> None:
     at_output = torch.autograd.grad(tight(ctx), data.pred.raw, retain_graph=True)[0]
     torch.testing.assert_close(at_output, -tight.direction(ctx, data) / data.pred.raw.numel())
     assert at_output.abs().min() > 0, "a clamped cell still takes its gradient"
+    judged = tight._judged(ctx, data)
+    held = data.pred.x0.detach().clamp(-0.01, 0.01)
+    assert data.pred.x0.min() < -0.01, "there is something below to be held"
+    torch.testing.assert_close(judged.x_t, ctx.model.path.add_noise(held, data.noise, data.t))
     wide = PromptAlignment(reference="noise", clamp=1e6)
     assert torch.equal(wide.direction(ctx, data), free.direction(ctx, data))
 

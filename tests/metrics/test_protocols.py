@@ -13,6 +13,7 @@ from palp_lab.metrics.alignment import ImageAlignment, TextAlignment
 from palp_lab.metrics.drift import Drift
 from palp_lab.metrics.elements import ElementsFound, PromptReader
 from palp_lab.metrics.embedders import ClipEmbedder, VisionEmbedder
+from palp_lab.metrics.phrases import Phrases
 from palp_lab.metrics.protocols import Protocol, References, protocol
 from palp_lab.study.result import BOUNDS
 from palp_lab.tinyworld.parse import parse
@@ -75,6 +76,22 @@ def test_pictures_seen_before_are_not_shown_again(measuring: Protocol) -> None:
     assert shown == [4, 4]
 
 
+def test_the_same_bytes_in_another_shape_are_other_pictures(measuring: Protocol) -> None:
+    images = noise_pictures(4)
+    n, c, h, w = images.shape
+    assert len(measuring.see("clip", images)) == 4
+    assert len(measuring.see("clip", images.view(n // 2, c, 2 * h, w))) == 2
+
+
+def test_the_reader_looks_for_the_class_whatever_the_text_metrics_read(measuring: Protocol) -> None:
+    """A prompt stripped of its slot asks for no class any more; the picture still should show one."""
+    asked: list[str] = []
+    reader = PromptReader(BrightnessReader(), lambda text: asked.append(text) or parse(text))  # type: ignore[func-returns-value]
+    images = noise_pictures(1)
+    replace(measuring, reader=reader, strip="drop").measure(images, SENTENCE, "cat", References(images))
+    assert asked == ["a photo of a cat in the snow"]
+
+
 def test_hashes_follow_weights_and_settings(measuring: Protocol, tmp_path: Path) -> None:
     hashes = measuring.hashes()
     assert set(hashes) == {"clip", "identity", "reader", "settings"}
@@ -84,6 +101,10 @@ def test_hashes_follow_weights_and_settings(measuring: Protocol, tmp_path: Path)
     scaled = {**measuring.metrics, "text_alignment": TextAlignment(scale=2.5, floor=True)}
     assert replace(measuring, metrics=scaled).hashes()["settings"] != hashes["settings"]
     assert replace(measuring).hashes() == hashes
+    fewer = PromptReader(BrightnessReader(), parse, kinds=("style",))
+    assert replace(measuring, reader=fewer).hashes()["settings"] != hashes["settings"]
+    written = [replace(measuring, phrases=Phrases({SENTENCE: {"style": style}})) for style in ("a photo", "a sketch")]
+    assert len({hashes["settings"], *(one.hashes()["settings"] for one in written)}) == 3
     squeezed = copy(measuring.embedders["identity"])
     assert isinstance(squeezed, VisionEmbedder)
     squeezed.preprocessing = replace(squeezed.preprocessing, mean=(0.1, 0.2, 0.3))

@@ -9,7 +9,7 @@ import pytest
 from palp_lab.study.curves import anchors, curves_over_knobs, curves_over_steps, reference_point
 from palp_lab.study.observations import bound_observations, observations, scoped
 from palp_lab.study.pareto import on_front
-from palp_lab.study.result import Result
+from palp_lab.study.result import MetricValue, Result
 from palp_lab.study.study import Question, study_of
 
 AXES = ("identity", "text_alignment")
@@ -61,6 +61,34 @@ def test_a_swept_knob_is_a_curve_of_its_own(study: list[Result]) -> None:
     assert [point.label for point in curve.points] == ["3", "5", "9"]
 
 
+def test_a_curve_over_steps_holds_the_usual_knobs_alone(study: list[Result]) -> None:
+    cells = []
+    for result in (result for result in study if result.axes["method"] == "ti_db"):
+        last = [record for record in result.records if record.step == 500]
+        swept = tuple(replace(record, knobs={**record.knobs, "guidance": 9.0}, metrics={}) for record in last)
+        cells.append(replace(result, records=(*result.records, *swept)))
+    for record in (record for cell in cells for record in cell.records if record.knobs["guidance"] == 9.0):
+        record.metrics.update({axis: MetricValue("image", 5.0, None, 1) for axis in AXES})  # type: ignore[attr-defined]
+    usual, whole = (
+        curves_over_steps(observations(some), AXES, REFERENCE, resamples=20)
+        for some in ([r for r in study if r.axes["method"] == "ti_db"], cells)
+    )
+    assert [p.x.mean for p in whole[0].points] == [p.x.mean for p in usual[0].points]
+    assert max(p.x.mean for p in whole[0].points) < 1
+
+
+def test_the_interval_of_a_volume_covers_95_percent_of_its_draws(study: list[Result]) -> None:
+    """A single step's volume over the corner is a product of two gains, whose interval is known from theirs."""
+    rows = scoped(observations(study), "own")
+    rows = rows[(rows["method"] == "palp") & (rows["step"] == 500)].assign(text_alignment=1.0)
+    (curve,) = curves_over_steps(rows, AXES, (0.0, 0.0), resamples=2000)
+    x, volume = curve.points[0].x, curve.volume
+    assert volume is not None and volume.low is not None and volume.high is not None
+    assert x.low is not None and x.high is not None
+    assert volume.mean == pytest.approx(x.mean)
+    assert volume.high - volume.low == pytest.approx(x.high - x.low, rel=0.25), "500 draws against 2000"
+
+
 def test_pictures_without_knobs_are_on_no_knobs_curve(study: list[Result]) -> None:
     """Pictures of other tools say nothing of how they were drawn; beside ours with a single knob they once crashed."""
     ours, others = [], []
@@ -96,6 +124,18 @@ def test_anchors_sit_where_the_bounds_are(study: list[Result]) -> None:
     word = found["class_word"]
     assert word.x is not None and word.x.mean == pytest.approx(0.41, abs=0.01)
     assert word.y is not None and word.y.n == 12
+
+
+def test_anchors_of_some_prompts_are_those_prompts_alone(study: list[Result]) -> None:
+    """The bounds beside aligned methods are those of the prompts that were tuned for; photos count for every prompt."""
+    bounds = bound_observations(study)
+    prompts = sorted(bounds["prompt"].dropna().unique())
+    bounds.loc[bounds["prompt"] == prompts[0], "identity"] += 3.0
+    bounds.loc[bounds["name"] == "training_photos", "prompt"] = None
+    some = {anchor.name: anchor for anchor in anchors(bounds, AXES, prompts[1:], resamples=20)}
+    word, photos = some["class_word"], some["training_photos"]
+    assert word.x is not None and word.x.mean == pytest.approx(0.41, abs=0.01) and word.x.n == 9
+    assert photos.x is not None and photos.x.mean > 1
 
 
 def test_the_reference_is_the_corner_of_two_trivial_rivals(study: list[Result]) -> None:

@@ -39,6 +39,15 @@ def test_spread_recovers_both_variances() -> None:
     assert within == pytest.approx(0.04, rel=0.15)
 
 
+def test_what_prompts_and_seeds_differ_by_is_not_taken_for_a_difference_between_concepts() -> None:
+    """Means of a few noisy prompts differ although all concepts are alike."""
+    rng = np.random.default_rng(1)
+    index = pd.MultiIndex.from_product([["d"], ["m"], range(400), ["p", "q"], [0]], names=list(UNIT))
+    between, within = spread(pd.Series(rng.normal(0, 0.2, len(index)), index=index))
+    assert within == pytest.approx(0.04, rel=0.15)
+    assert between < 0.004, "a fifth of the 0.02 that the means vary by"
+
+
 def test_differences_come_from_the_study(study: list[Result], text_gain: float) -> None:
     differences = paired_differences(scoped(observations(study), "own"), "ti_db", "palp", "text_alignment", 500)
     assert len(differences) == 24

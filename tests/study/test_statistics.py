@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,6 +83,33 @@ def test_no_common_pair_is_no_comparison(study: list[Result]) -> None:
     apart = apart[(apart["method"] != "ti_db") | (apart["concept"] == "robot 12")]
     assert compare_at_step(apart, "ti_db", "palp", "identity", 500) is None
     assert compare_at_equal(apart, "ti_db", "palp", "text_alignment", "identity") is None
+
+
+def test_pairs_that_one_side_lacks_are_counted_as_possible(study: list[Result]) -> None:
+    frame = scoped(observations(study), "own")
+    fewer = frame[(frame["method"] != "palp") | (frame["concept"] != "cat 11")]
+    found = compare_at_step(fewer, "ti_db", "palp", "text_alignment", 500, resamples=50)
+    assert found is not None and (found.pairs, found.possible) == (16, 24)
+
+
+def test_pictures_drawn_otherwise_are_no_part_of_a_comparison(study: list[Result]) -> None:
+    """A swept guidance is a curve of its own: averaged in, it would move every difference."""
+    frame = scoped(observations(study), "own")
+    swept = frame[(frame["method"] == "palp") & (frame["step"] == 500)].copy()
+    swept["knobs"] = [(("guidance", 30.0), ("strength", 1.0))] * len(swept)
+    swept[["text_alignment", "identity"]] += 9.0
+    both = pd.concat([frame, swept], ignore_index=True)
+    for one, other in zip(
+        *(
+            (
+                compare_at_step(rows, "ti_db", "palp", "text_alignment", 500, resamples=50),
+                compare_at_equal(rows, "ti_db", "palp", "text_alignment", "identity", resamples=50),
+            )
+            for rows in (frame, both)
+        ),
+        strict=True,
+    ):
+        assert one is not None and one == other
 
 
 def test_an_unknown_method_names_the_nearest(study: list[Result]) -> None:
