@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from palp_lab.study.result import Result
     from palp_lab.study.study import Question, Study
 
-BETTER = {"higher": True, "lower": False}
-"""Words for the better end of a metric."""
-
 STUDY = "study_kit"
 """Folder of the human study below the report's."""
 
@@ -25,10 +22,11 @@ STUDY = "study_kit"
 def report(config: DictConfig) -> Path:
     """Read results, answer the question of the configuration, write everything below `folder`; the path of the page.
 
-    Keys: results (files and folders), folder, axes.x, axes.y, directions, compare (two methods, or null), scope,
-    series, reference (two numbers, or null), resamples, seed, title, question, command. Raises UserError for no
-    results, a metric nobody measured, or a method nobody ran. Results of several protocols have a report each, in
-    folders of their protocols' names; the first page, of the most results, is returned.
+    Keys: results (files and folders), folder, axes.x, axes.y, higher_is_better and lower_is_better (metrics of one's
+    own), compare (two methods, or null), scope, series, reference (two numbers, or null), resamples, seed, title,
+    question, command. Raises UserError for no results, a metric nobody measured, or a method nobody ran. Results of
+    several protocols have a report each, in folders of their protocols' names; the first page, of the most results, is
+    returned.
 
     With `study_kit` the questionnaire of a human study is written instead, with `study_kit_answers` one is scored,
     and with `dreambench_plus` the pictures are laid out for that benchmark's judges.
@@ -66,10 +64,9 @@ def one_report(config: DictConfig, results: Sequence[Result], folder: Path) -> P
     from palp_lab.study.publishing import publish
     from palp_lab.study.study import study_of
 
-    for name, better in (config.get("directions") or {}).items():
-        if better not in BETTER:
-            raise UserError(f"directions.{name}={better}: must be {' or '.join(BETTER)}")
-        register_metric(str(name), BETTER[better])
+    for better in (True, False):
+        for name in config.get("higher_is_better" if better else "lower_is_better") or []:
+            register_metric(str(name), better)
     study = study_of(results, question_of(config))
     written = publish(study, words_of(config, study), folder)
     print(study.headline.verdict)

@@ -42,7 +42,7 @@ def known_metrics() -> tuple[str, ...]:
 def direction_of(name: str) -> Direction:
     """The direction of a metric; an unknown name is a `UserError` that names the nearest known one."""
     if name not in _DIRECTIONS:
-        own = f"say which end is better, 'directions={{{name}: higher}}'"
+        own = f"say which end is better, higher_is_better=[{name}] or lower_is_better=[{name}]"
         raise UserError(f"metric '{name}' has no known direction: {own}{nearest(name, _DIRECTIONS)}")
     return _DIRECTIONS[name]
 

@@ -230,13 +230,12 @@ def test_an_own_metric_is_an_axis_once_its_better_end_is_said(
         cells.append(replace(cell, records=tuple(records)))
     merge_jsonl(tmp_path / "results.jsonl", cells)
     axes = {"axes": {"x": "sharpness", "y": "text_alignment"}}
-    with pytest.raises(UserError, match=r"say which end is better, 'directions=\{sharpness: higher\}'"):
+    with pytest.raises(UserError, match=r"say which end is better, higher_is_better=\[sharpness\]"):
         report(configured([tmp_path / "results.jsonl"], tmp_path / "out", **axes))
-    with pytest.raises(UserError, match=r"directions.sharpness=up: must be higher or lower"):
-        report(configured([tmp_path / "results.jsonl"], tmp_path / "out", **axes, directions={"sharpness": "up"}))
-    page = report(
-        configured([tmp_path / "results.jsonl"], tmp_path / "out", **axes, directions={"sharpness": "higher"})
-    )
+    with pytest.raises(UserError, match="'identity' is registered with higher_is_better=True already"):
+        report(configured([tmp_path / "results.jsonl"], tmp_path / "out", lower_is_better=["identity"]))
+    axes |= {"higher_is_better": ["sharpness"]}
+    page = report(configured([tmp_path / "results.jsonl"], tmp_path / "out", **axes))
     assert "sharpness" in page.read_text(encoding="utf-8")
 
 
