@@ -24,6 +24,9 @@ target adds four, two judges under two prompts each (ours, from counting)."""
 SECONDS_PER_SCORE = 0.05
 """Per scored picture (ours; a tiny CLIP, an identity encoder and a reader on one core)."""
 
+NAMED = ("method", "concept", "train_seed", "target", "study")
+"""Axes that the line of every cell names, or no cell differs in."""
+
 _pass_seconds: dict[str, float] = {}
 _adapter_bytes: dict[str, int] = {}
 _measured: dict[Path, list[tuple[Mapping[str, Any], float, int]]] = {}
@@ -33,6 +36,8 @@ _measured: dict[Path, list[tuple[Mapping[str, Any], float, int]]] = {}
 def plan_cell(cell: Cell, known: bool = False) -> dict[str, Any]:
     """A cell as plain data: its hash, its labels, and every stage with whether it is there, seconds and bytes. A cell
     that is `known` to the study's ledger needs none."""
+    from palp_lab.result_folder import axes as axes_of
+
     drawn: list[int | str] = [*cell.steps, *cell.fills]
     stages: list[tuple[str, int | str]] = [("train", 0), *(("pictures", one) for one in drawn)]
     stages += [("scores", step) for step in cell.steps] + [("bounds", 0)]
@@ -43,16 +48,20 @@ def plan_cell(cell: Cell, known: bool = False) -> dict[str, Any]:
         seconds, size = (0.0, 0) if there else estimate(cell, kind, step)
         rows.append({"kind": kind, "key": digest(inputs), "there": there, "seconds": seconds, "bytes": size})
     labels = {"method": cell.config.labels.method, "concept": cell.concept.name, "seed": int(cell.config.seed)}
+    axes = {axis: value for axis, value in axes_of(cell).items() if axis not in NAMED}
     missing = {row["kind"] for row in rows if not row["there"]}
     memory = cell.model.weight_bytes + ("train" in missing) * training_bytes(cell) if missing else 0
-    return {"run": cell.run, **labels, "target": cell.target, "stages": rows, "memory": memory}
+    return {"run": cell.run, **labels, "target": cell.target, "axes": axes, "stages": rows, "memory": memory}
 
 
 def print_plan(cells: Iterable[Mapping[str, Any]]) -> None:
-    """One line per cell and the sums; a stage that cells share counts once."""
+    """One line per cell, with the axes its cells differ in, and the sums; a stage that cells share counts once."""
     counted: set[str] = set()
     seconds, size, missing = 0.0, 0, 0
     listed = list(cells)
+    every = dict.fromkeys(axis for cell in listed for axis in cell["axes"])
+    axes = [axis for axis in every if "." not in axis or axis.rpartition(".")[2] not in every]  # not one axis twice
+    varied = [axis for axis in axes if len({str(cell["axes"].get(axis)) for cell in listed}) > 1]
     for cell in listed:
         todo = [stage for stage in cell["stages"] if not stage["there"]]
         fresh = [stage for stage in todo if stage["key"] not in counted]
@@ -62,6 +71,7 @@ def print_plan(cells: Iterable[Mapping[str, Any]]) -> None:
         missing += bool(todo)
         state = "finished" if not todo else ", ".join(dict.fromkeys(stage["kind"] for stage in todo)) + " to do"
         words = [cell["run"][:8], str(cell["method"]), cell["concept"], f"seed {cell['seed']}", cell["target"] or ""]
+        words += [f"{axis}={cell['axes'][axis]}" for axis in varied if axis in cell["axes"]]
         print("  ".join(word for word in words if word) + f"  {state}  ({duration(own)})")
     print(
         f"{len(listed)} cells, {missing} to do: about {duration(seconds)} of one process and {size / 1e9:.2f} GB; "

@@ -40,3 +40,16 @@ def test_a_pass_is_timed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_pass_seconds", {})
     cell = cast("Cell", SimpleNamespace(model=model))
     assert plan.pass_seconds(cell) == 2.5, "two rows in five seconds; the first pass warms up and does not count"
+
+
+def test_cells_are_told_apart_by_what_they_differ_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two batch sizes of one method were two lines of the same words."""
+    same = {"method": "ti_db", "concept": "cat_1", "seed": 0, "target": None, "stages": [], "memory": 0}
+    cells = [
+        {**same, "run": f"{i}" * 8, "axes": {"model": "tiny", "batch_size": n, "trainer.batch_size": n}}
+        for i, n in enumerate((4, 32))
+    ]
+    plan.print_plan([*cells, {**same, "run": "3" * 8, "axes": {"model": "tiny"}}])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[4] for line in lines[:3]] == ["batch_size=4", "batch_size=32", "finished"]
+    assert "model" not in lines[0]
