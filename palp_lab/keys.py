@@ -38,9 +38,9 @@ READ_BY: dict[str, frozenset[str]] = {
     "pictures": frozenset({"generate", "prompts"}),
     "scores": frozenset({"metrics"}),
     "none": frozenset({
-        "target", "targets_file", "device", "threads", "output", "store", "study_name", "dry_run", "labels", "log",
-        "logger", "verb", "ledger", "report", "strip", "images", "adapters", "imported", "adapter", "format",
-        "save_dtype", "to",
+        "target", "targets_file", "device", "threads", "output", "store", "study_name", "dry_run", "fail_fast",
+        "labels", "log", "logger", "verb", "ledger", "report", "strip", "images", "adapters", "imported", "adapter",
+        "format", "save_dtype", "to",
     }),
 }  # fmt: skip
 """Which stage reads which top-level key of the configuration. `target` and the machine's keys enter by themselves; a

@@ -67,7 +67,7 @@ def launch(verb: str, arguments: list[str]) -> int:
                     raise
                 sys.argv, words = [before[0], *flags, *left], left
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return max(stop.code if isinstance(stop.code, int) else int(stop.code is not None), finish())
     except KeyboardInterrupt:
         complain("stopped; the same command goes on from the last checkpoint", 130)
         finish()
@@ -134,7 +134,8 @@ def complain(line: str, status: int) -> int:
 def job(verb: str, config: DictConfig) -> Any:
     """One job: checks the configuration, calls `palp_lab.<verb>.<verb>(config)`, and leaves its status in its folder.
 
-    In a sweep a failure is kept for the end and (nan, nan) stands for the cell's values; alone it ends the program.
+    In a sweep a failure is kept for the end and (nan, nan) stands for the cell's values; alone, and with `fail_fast`,
+    it ends the program.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -218,7 +219,7 @@ def attempt(
         return value
     leave_status(folder, "failed", overrides=overrides, error=line)
     complain(f"{' '.join(overrides)}: {line}" if swept else line, status)
-    if not swept:
+    if not swept or config.get("fail_fast"):
         raise SystemExit(status)
     return float("nan"), float("nan")
 

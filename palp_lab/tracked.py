@@ -74,13 +74,25 @@ def train_tracked(cell: Cell, run: Any) -> Stage:
     """The cell's training, every number of it sent as it is made, or afterwards where it was finished before."""
     from palp_lab.engine.callbacks import read_log
     from palp_lab.engine.loggers import build_loggers
+    from palp_lab.result_folder import result_folder
     from palp_lab.study.tracking import STEP
 
-    training = cell.train(build_loggers(run))
-    if run is not None and training.cached:
-        for row in read_log(training.folder / "log.csv"):
-            numbers = {name: float(text) for name, text in row.items() if text and name != "step"}
-            run.log({**numbers, STEP: int(row["step"])})
+    board = None
+    if cell.config.logger.name == "tensorboard":
+        board = Path(str(cell.config.logger.folder)) / result_folder(cell).name
+    fresh = board is None or not board.exists()
+    loggers = build_loggers(run, board)
+    training = cell.train(loggers)
+    for row in read_log(training.folder / "log.csv") if training.cached else []:
+        step = int(row["step"])
+        numbers = {name: float(text) for name, text in row.items() if text and name != "step"}
+        if run is not None:
+            run.log({**numbers, STEP: step})
+        elif fresh:
+            for one in loggers:
+                one.log_metrics(numbers, step=step)
+    for one in loggers if board is not None else []:
+        one.finalize("success")
     return training
 
 

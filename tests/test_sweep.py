@@ -10,6 +10,7 @@ import pytest
 from palp_lab.cli import main
 from palp_lab.study.result import load_result
 from palp_lab.study.sweeps import Job, begin, cells_of, current, leave_cells
+from tests.engine.test_loggers import read_events
 from tests.micro_lab import MicroLab
 from tests.study.wandb_records import read_offline
 
@@ -43,6 +44,31 @@ def test_a_failing_cell_is_named_and_the_others_are_reported(
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()}
     assert sweep(micro_lab, tmp_path, *grid[:1], "dataset.superclass=cat,dog", TARGET) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()} == trained
+
+
+def test_a_sweep_stops_at_its_first_failing_cell_where_it_is_told_to(
+    micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was finished before is kept, reported, and the failed cell named."""
+    grid = ("method=ti_db", "dataset.superclass=cat,dragon,dog", "fail_fast=true")
+    assert sweep(micro_lab, tmp_path, *grid) == 2
+    said = capsys.readouterr()
+    assert "1 of 2 cells failed" in said.err and "dataset.superclass=dragon" in said.err
+    assert {load_result(path).axes["concept"] for path in cells(tmp_path)} == {"cat_1234"}
+    assert (tmp_path / "adhoc" / "report.html").is_file()
+
+
+def test_tensorboard_shows_a_training_that_was_made_before(micro_lab: MicroLab, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    assert sweep(micro_lab, tmp_path, "method=ti_db", "seed=0") == 0
+    assert not list(tmp_path.rglob("events.out*"))
+    for _ in range(2):
+        assert sweep(micro_lab, tmp_path, "method=ti_db", "seed=0,1", "logger=tensorboard") == 0
+    boards = sorted((tmp_path / "adhoc" / "tensorboard").iterdir())
+    assert [board.name for board in boards] == sorted(path.parent.name for path in cells(tmp_path))
+    for board in boards:
+        steps = [event.step for event in read_events(board).Scalars("reconstruction/value")]
+        assert steps == sorted(set(steps)) and len(steps) > 1, "each number once"
 
 
 def test_a_sweep_of_failures_only_has_no_report(
