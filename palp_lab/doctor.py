@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class Finding:
 
 def doctor(config: DictConfig) -> None:
     """Prints the findings and raises SystemExit(1) where one needs a fix."""
-    checks: list[Callable[[DictConfig], Finding]] = [_python, _libraries, _device, _threads, _disk, _model, _wandb]
+    checks: list[Callable[[DictConfig], Finding]] = [_python, _libraries, _device, _threads, _disk, _model, _logger]
     findings = [*(check(config) for check in checks), *scorers(config), *presets()]
     for finding in findings:
         mark = "fix " if finding.fix else "ok  " if finding.there else "--  "
@@ -171,7 +172,11 @@ def presets() -> list[Finding]:
     return findings
 
 
-def _wandb(config: DictConfig) -> Finding:
+def _logger(config: DictConfig) -> Finding:
+    if config.logger.name == "tensorboard":
+        if not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+            return Finding("tensorboard", "not installed", "pip install 'palp-lab[tensorboard]'")
+        return Finding("tensorboard", f"tensorboard --logdir {config.logger.folder}")
     if config.logger.name != "wandb":
         return Finding("wandb", "not used (logger=wandb sends results there, logger.mode=offline keeps them here)")
     mode = os.environ.get("WANDB_MODE", config.logger.mode)

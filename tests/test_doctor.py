@@ -118,6 +118,17 @@ def test_wandb_online_needs_a_key(
     assert "ok   wandb           online" in capsys.readouterr().out
 
 
+def test_tensorboard_is_looked_for(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palp_lab.doctor.find_spec", lambda name: None)
+    assert examine("device=cpu", "logger=tensorboard") == 1
+    assert "pip install 'palp-lab[tensorboard]'" in capsys.readouterr().out
+    monkeypatch.setattr("palp_lab.doctor.find_spec", lambda name: name == "tensorboardX" or None)
+    examine("device=cpu", "logger=tensorboard")
+    assert f"ok   tensorboard     tensorboard --logdir {output}" in capsys.readouterr().out
+
+
 def test_no_check_stops_the_others(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A broken device is one line; the rest is still looked at."""
     examine("device=toaster")
