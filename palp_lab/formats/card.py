@@ -135,7 +135,7 @@ def _loading(subject: Subject) -> list[str]:
         note = "Custom Diffusion's weights; without `_pipeline` diffusers 0.42 reads the file and changes nothing:"
         line = f'pipe.unet.load_attn_procs(".", weight_name="{CUSTOM_DIFFUSION}", _pipeline=pipe)'
         sections.append((note, [line, *embedding]))
-    if embedding and not sections and set(subject.formats) == {"embedding"}:
+    if embedding and not sections and (not subject.edited or list(subject.formats) == ["embedding"]):
         sections.append(("", embedding))
     if "pipeline" in subject.formats:
         words = " and the learned word" if loads_words(subject.adapter) else ""
