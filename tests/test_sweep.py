@@ -58,6 +58,7 @@ def test_a_sweep_stops_at_its_first_failing_cell_where_it_is_told_to(
     assert (tmp_path / "adhoc" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_a_training_that_was_made_before(micro_lab: MicroLab, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     assert sweep(micro_lab, tmp_path, "method=ti_db", "seed=0") == 0
