@@ -334,6 +334,7 @@ def documented() -> list[tuple[str, str]]:
     return sorted(set(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "words"), documented())
 def test_what_a_comment_says_a_key_may_be_it_may_be(verb: str, words: str) -> None:
     check(compose(verb, *words.split(" ")))

@@ -46,6 +46,7 @@ def test_a_failing_cell_is_named_and_the_others_are_reported(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()} == trained
 
 
+@pytest.mark.slow
 def test_a_sweep_stops_at_its_first_failing_cell_where_it_is_told_to(
     micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_sweep_of_failures_only_has_no_report(
     assert not (tmp_path / "adhoc").exists()
 
 
+@pytest.mark.slow
 def test_a_part_of_a_study_that_lacks_its_pair_still_has_its_page(
     micro_lab: MicroLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

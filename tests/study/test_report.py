@@ -159,6 +159,7 @@ def test_a_partial_study_says_so(study_folder: Path, tmp_path: Path) -> None:
     assert "One concept only" in text
 
 
+@pytest.mark.slow
 def test_a_page_speaks_only_of_what_it_shows(study_folder: Path, tmp_path: Path) -> None:
     """No words of stars without bounds, of photos without photos, of tuning without targets."""
     cells = [c for c in collect([study_folder]) if c.axes["method"] in ("ti_db", "textual_inversion")]
@@ -177,6 +178,7 @@ def test_a_page_speaks_only_of_what_it_shows(study_folder: Path, tmp_path: Path)
     assert sizes[0] < sizes[1], "no column of photos"
 
 
+@pytest.mark.slow
 def test_curves_that_far_bounds_make_small_are_on_the_page_once_more(study_folder: Path, tmp_path: Path) -> None:
     cells = collect([study_folder])
     assert report(configured([study_folder], tmp_path / "near")).read_text().count('<svg class="front"') == 1
