@@ -50,11 +50,11 @@ class Cell:
         read_settings(self.plain)  # refused before a large model is opened
         check_drawing(config)
         self.store = Store(Path(config.store))
-        self.model = open_model(config)
         self.dataset = open_dataset(config)
-        self.model.scheduler(str(config.generate.scheduler))  # a wrong name is refused here, not after the training
         self.concept = open_concept(config)
         self.losses = open_losses(config)
+        self.model = open_model(config)
+        self.model.scheduler(str(config.generate.scheduler))  # a wrong name is refused here, not after the training
         self.prompts = build(config.prompts, "prompts")
         # The sentences themselves decide what is measured, also where the configuration names a file that holds them.
         self.plain["prompts"] = {**self.plain["prompts"], **asdict(self.prompts)}

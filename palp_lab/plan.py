@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from palp_lab.keys import digest
 from palp_lab.model import synchronize
 
 if TYPE_CHECKING:
+    from palp_lab.adapter import Adapter
     from palp_lab.cell import Cell
 
 PICTURE_BYTES = 1.5
@@ -21,14 +23,27 @@ PICTURE_BYTES = 1.5
 PASSES = {"subject": 3.0, "judge": 4.0}
 """Cost of a training row in passes of the denoiser without a graph: forward and backward count as three; a loss with a
 target adds four, two judges under two prompts each (ours, from counting)."""
+COUNTED_FROM = 5e8
+"""Bytes of weights from which the memory of a step is counted (ours: it takes 5 to 15 seconds, and any machine has what
+a smaller model needs)."""
 SECONDS_PER_SCORE = 0.05
 """Per scored picture (ours; a tiny CLIP, an identity encoder and a reader on one core)."""
+
+COUNTED = (
+    "{}: all tensors at the peak of a training step or a batch of pictures, counted from their shapes; scorers, and "
+    "what torch and the device take for themselves, come on top"
+)
+AT_LEAST = (
+    "at least {}: all weights, and gradients and moments of what is trained; the activations of a step come on top and "
+    "are not counted"
+)
 
 NAMED = ("method", "concept", "train_seed", "target", "study")
 """Axes that the line of every cell names, or no cell differs in."""
 
 _pass_seconds: dict[str, float] = {}
 _adapter_bytes: dict[str, int] = {}
+_step_bytes: dict[str, int | None] = {}
 _measured: dict[Path, list[tuple[Mapping[str, Any], float, int]]] = {}
 """What the cells of a sweep share is found out once: a plan of hundreds of cells takes seconds."""
 
@@ -49,9 +64,10 @@ def plan_cell(cell: Cell, known: bool = False) -> dict[str, Any]:
         rows.append({"kind": kind, "key": digest(inputs), "there": there, "seconds": seconds, "bytes": size})
     labels = {"method": cell.config.labels.method, "concept": cell.concept.name, "seed": int(cell.config.seed)}
     axes = {axis: value for axis, value in axes_of(cell).items() if axis not in NAMED}
-    missing = {row["kind"] for row in rows if not row["there"]}
-    memory = cell.model.weight_bytes + ("train" in missing) * training_bytes(cell) if missing else 0
-    return {"run": cell.run, **labels, "target": cell.target, "axes": axes, "stages": rows, "memory": memory}
+    missing = {str(row["kind"]) for row in rows if not row["there"]}
+    memory, counted = memory_of(cell, missing)
+    about = {"run": cell.run, **labels, "target": cell.target, "axes": axes}
+    return {**about, "stages": rows, "memory": memory, "counted": counted}
 
 
 def print_plan(cells: Iterable[Mapping[str, Any]]) -> None:
@@ -77,11 +93,10 @@ def print_plan(cells: Iterable[Mapping[str, Any]]) -> None:
         f"{len(listed)} cells, {missing} to do: about {duration(seconds)} of one process and {size / 1e9:.2f} GB; "
         "training from what earlier ones took where there are any like it, else from one timed pass of the model"
     )
-    if memory := max((cell["memory"] for cell in listed), default=0):
-        print(
-            f"at least {memory / 1e9:.2f} GB of memory for the largest: all weights, and gradients and moments of what "
-            "is trained; the activations of a step come on top and are not estimated"
-        )
+    largest = max(listed, key=lambda cell: cell["memory"], default={"memory": 0})
+    if largest["memory"]:
+        needed = f"{largest['memory'] / 1e9:.2f} GB of memory for the largest"
+        print(COUNTED.format(needed) if largest["counted"] else AT_LEAST.format(needed))
 
 
 def duration(seconds: float) -> str:
@@ -150,22 +165,63 @@ def pass_seconds(cell: Cell) -> float:
     return _pass_seconds[key]
 
 
-def training_bytes(cell: Cell) -> int:
-    """Memory of what a training adds to the frozen weights: each number, its gradient and two moments of Adam."""
-    return 4 * adapter_bytes(cell)
+def memory_of(cell: Cell, missing: Collection[str]) -> tuple[int, bool]:
+    """Bytes at the peak of the missing stages that need the model, and whether activations are counted among them."""
+    if not missing:
+        return 0, False
+    weights, took = cell.model.weight_bytes, {"train": 4 * adapter_bytes(cell), "pictures": 0}
+    counted = {kind: _step_peak(cell, kind) if weights >= COUNTED_FROM else None for kind in took if kind in missing}
+    least = max((took[kind] for kind in counted), default=0)
+    whole = max((size or 0 for size in counted.values()), default=0)
+    return weights + max(least, whole), None not in counted.values()
+
+
+def _step_peak(cell: Cell, kind: str) -> int | None:
+    """Bytes beside the weights at the peak of a training step, or of a batch of pictures; counted once for all cells
+    that train or draw alike. None where a part looks at values."""
+    from palp_lab.engine.footprint import Uncounted
+
+    drawn = [kind, cell.plain["generate"]["batch_size"], cell.plain["generate"]["guidance"]]
+    learned = [cell.plain[part] for part in ("tokens", "edits", "losses", "trainer", "log")]
+    key = digest([cell.model.fingerprint, str(cell.model.dtype), *(learned if kind == "train" else drawn)])
+    if key not in _step_bytes:
+        try:
+            _step_bytes[key] = _count(cell, kind)
+        except Uncounted:
+            _step_bytes[key] = None
+    return _step_bytes[key]
+
+
+def _count(cell: Cell, kind: str) -> int:
+    from palp_lab.dataset.captions import read_captions
+    from palp_lab.engine.footprint import drawing_peak, training_peak
+    from palp_lab.training import read_settings
+
+    if kind == "pictures":
+        how = cell.config.generate
+        return drawing_peak(cell.model, int(how.batch_size), float(how.guidance) != 1)
+    with _adapter(cell) as adapter:
+        captions = read_captions(cell.plain["captions"])
+        return training_peak(adapter, cell.losses, read_settings(cell.plain), captions, cell.target)
+
+
+@contextmanager
+def _adapter(cell: Cell) -> Iterator[Adapter]:
+    from palp_lab.adapter import Adapter
+
+    tokens, edits = build(cell.config.tokens, "tokens"), build(cell.config.edits, "edits")
+    adapter = Adapter(cell.model, tokens, edits, cell.concept)
+    try:
+        yield adapter
+    finally:
+        edits.detach()
 
 
 def adapter_bytes(cell: Cell) -> int:
     """Size of one saved adapter: four bytes per trainable number. Counted once per model, class, tokens and edits."""
-    from palp_lab.adapter import Adapter
-
     concept = [cell.concept.superclass, cell.concept.placeholder]
     key = digest([cell.model.fingerprint, concept, cell.plain["tokens"], cell.plain["edits"]])
     if key not in _adapter_bytes:
-        tokens, edits = build(cell.config.tokens, "tokens"), build(cell.config.edits, "edits")
-        adapter = Adapter(cell.model, tokens, edits, cell.concept)
-        try:
+        with _adapter(cell) as adapter:
             _adapter_bytes[key] = 4 * sum(parameter.numel() for _, parameter in adapter.parts())
-        finally:
-            edits.detach()
     return _adapter_bytes[key]

@@ -44,7 +44,7 @@ class CustomConcept101Dataset(AbstractPhotos):
 
     version = 1
 
-    path: str | None
+    path: str | Path | None
     concept: InitVar[str | None] = field()  # type: ignore[assignment]  # an argument; the method keeps its name
 
     def __post_init__(self, concept: str | None) -> None:  # type: ignore[override]
@@ -57,7 +57,7 @@ class CustomConcept101Dataset(AbstractPhotos):
         return PhotoSet(self.entry.name, self.entry.superclass, photos, masks, captions)
 
 
-def find_entry(path: str | None, concept: str | None) -> ConceptEntry:
+def find_entry(path: str | Path | None, concept: str | None) -> ConceptEntry:
     """The entry of a concept. Raises UserError for a file that is no such list, an unknown concept, or an entry of
     several concepts."""
     given = Path(required(path, "dataset.path", "give the folder that holds CustomConcept101's dataset.json"))

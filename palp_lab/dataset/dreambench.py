@@ -31,7 +31,7 @@ class DreamBenchDataset(AbstractPhotos):
 
     version = 1
 
-    root: str | None = None
+    root: str | Path | None = None
     subject: str = "cat"
 
     def find(self) -> PhotoSet:
@@ -41,7 +41,7 @@ class DreamBenchDataset(AbstractPhotos):
         return PhotoSet(self.subject, superclass, photos, masks)
 
 
-def dataset_root(root: str | None) -> Path:
+def dataset_root(root: str | Path | None) -> Path:
     """The folder of the dataset. Raises UserError where none is given."""
     return Path(
         required(root, "dataset.root", "give the folder of the DreamBooth dataset, dataset.root=...")

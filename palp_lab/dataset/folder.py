@@ -18,7 +18,7 @@ class FolderDataset(AbstractPhotos):
 
     version = 1
 
-    path: str | None = None
+    path: str | Path | None = None
     superclass: str | None = None
     token: str | None = None
 

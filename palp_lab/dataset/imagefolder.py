@@ -26,7 +26,7 @@ class ImageFolderDataset(AbstractPhotos):
 
     version = 1
 
-    path: str | None = None
+    path: str | Path | None = None
     superclass: str | None = None
     token: str | None = None
     column: str = "text"

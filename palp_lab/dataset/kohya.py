@@ -26,7 +26,7 @@ class KohyaDataset(AbstractPhotos):
 
     version = 1
 
-    path: str | None = None
+    path: str | Path | None = None
     folder: str | None = None
     superclass: str | None = None
 

@@ -64,7 +64,12 @@ def _read_mask(photo: Path, path: Path | None, about: PreparedPicture) -> Tensor
 
 
 def segment(
-    photos: Images, model: str, words: str, threshold: float, cache: Path | None, about: Sequence[PreparedPicture]
+    photos: Images,
+    model: str | Path,
+    words: str,
+    threshold: float,
+    cache: Path | None,
+    about: Sequence[PreparedPicture],
 ) -> Masks:
     """Where a segmentation model sees `words` in each photo, by what it says of them, kept in `cache` by content.
 

@@ -55,14 +55,14 @@ class AbstractPhotos(AbstractDataset):
     placeholder: str = "<v>"
     description: str | None = None
     shots: int | None = None
-    held_out: int | str | None = 0
+    held_out: int | str | Path | None = 0
     captions: bool = False
-    masks: str | None = None
-    segment: str | None = None
+    masks: str | Path | None = None
+    segment: str | Path | None = None
     segment_words: str | None = None
     segment_threshold: float = 0.4
-    class_folder: str | None = None
-    cache: str | None = None
+    class_folder: str | Path | None = None
+    cache: str | Path | None = None
     most_pixels: int = LARGEST
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ class AbstractPhotos(AbstractDataset):
         notes = {}
         if kept:
             notes["held_out"] = f"the last {len(kept)} of {len(found.photos)} in the order of their names"
-        elif isinstance(self.held_out, str):
+        elif isinstance(self.held_out, str | Path):
             notes["held_out"] = "the photos of a folder of their own"
         if unused := found.photos[len(training) : len(found.photos) - len(kept)]:
             notes["unused"] = ", ".join(path.name for path in unused)
@@ -144,7 +144,7 @@ class AbstractPhotos(AbstractDataset):
 
     def _held_out(self, kept: Sequence[Path]) -> tuple[Images | None, list[PreparedPicture]]:
         files = kept
-        if isinstance(self.held_out, str):
+        if isinstance(self.held_out, str | Path):
             files = picture_files(Path(self.held_out).expanduser(), "dataset.held_out")
         if not files:
             return None, []
@@ -169,7 +169,7 @@ class AbstractPhotos(AbstractDataset):
         told = [replace(about, masked_share=share) for about, share in zip(pictures, shares, strict=True)]
         return masks, told, {"masks": how}
 
-    def _folder(self, folder: str, key: str, first: int | None = None) -> Images:
+    def _folder(self, folder: str | Path, key: str, first: int | None = None) -> Images:
         return self._read(picture_files(Path(folder).expanduser(), key)[:first])[0]
 
     def _read(self, files: Sequence[Path]) -> tuple[Images, list[PreparedPicture]]:
@@ -210,11 +210,12 @@ def captions_beside(
     return found
 
 
-def required(value: str | None, key: str, say: str) -> str:
-    """A value that only the user can give. Raises UserError, which says what to give, where there is none."""
-    if not value or not value.strip():
+def required(value: str | Path | None, key: str, say: str) -> str:
+    """A value that only the user can give, as text. Raises UserError, which says what to give, where there is none."""
+    text = "" if value is None else str(value).strip()
+    if not text:
         raise UserError(f"{key}: has no value; {say}")
-    return value.strip()
+    return text
 
 
 def _check_apart(

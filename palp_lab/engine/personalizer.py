@@ -129,12 +129,16 @@ class Personalizer(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.stages.apply(self.global_step, self.adapter.parts())
+        if batch_idx % self.settings.trainer.accumulate == 0:  # Lightning holds the last step's through the pass
+            for parameter in self.trained:
+                parameter.grad = None
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         step, micros = self.global_step, self.settings.trainer.accumulate * self.trainer.world_size
         micro = (batch_idx % self.settings.trainer.accumulate) * self.trainer.world_size + self.global_rank
         passes = {
-            role: self._pass(feed.draw(self.run_seed, step, micro, micros), role) for role, feed in self.feeds.items()
+            role: predicted(self.adapter, feed.draw(self.run_seed, step, micro, micros), role)
+            for role, feed in self.feeds.items()
         }
         ctx = StepContext(self.adapter, passes, self.run_seed, step, self.target)
         logs = step == 0 or (step + 1) % self.settings.log.every == 0 or self._measures(step)
@@ -168,16 +172,6 @@ class Personalizer(lightning.LightningModule):
         steps = self.settings.trainer.max_steps
         if late := [stage.until for stage in self.stages.rows[:-1] if stage.until and stage.until >= steps]:
             yield f"stages: what follows step {late[0]} is never trained, for trainer.max_steps={steps}"
-
-    def _pass(self, draw: Draw, role: Role) -> Pass:
-        model, concept = self.adapter.model, self.adapter.concept
-        if role is Role.SUBJECT:
-            cond = personal_text(self.adapter, draw.sentences)
-        else:
-            cond = model.encode_prompts([concept.fill(sentence, concept.superclass) for sentence in draw.sentences])
-        x_t = model.path.add_noise(draw.x0, draw.noise, draw.t)
-        pred = model.predict(x_t, draw.t, cond)
-        return Pass(draw.x0, draw.noise, draw.t, x_t, draw.sentences, cond, pred, draw.mask, draw.share)
 
     def _weighted_sum(self, values: Mapping[str, Tensor]) -> Tensor:
         """Losses of weight 0 are measured but stay out of the sum, so that they leave the weights bit-identical."""
@@ -235,6 +229,18 @@ class Personalizer(lightning.LightningModule):
             f"training stopped at step {self.global_step + 1}: {what}; {kept}; "
             "lower optimizer.lr (or optimizer.token_lr), or the loss's weight"
         )
+
+
+def predicted(adapter: Adapter, draw: Draw, role: Role) -> Pass:
+    """The pass with a graph of one stream's rows: captions with the concept's own words, or with the class word."""
+    model, concept = adapter.model, adapter.concept
+    if role is Role.SUBJECT:
+        cond = personal_text(adapter, draw.sentences)
+    else:
+        cond = model.encode_prompts([concept.fill(sentence, concept.superclass) for sentence in draw.sentences])
+    x_t = model.path.add_noise(draw.x0, draw.noise, draw.t)
+    pred = model.predict(x_t, draw.t, cond)
+    return Pass(draw.x0, draw.noise, draw.t, x_t, draw.sentences, cond, pred, draw.mask, draw.share)
 
 
 def _any_gradient(parameters: Iterable[nn.Parameter]) -> bool:

@@ -44,7 +44,7 @@ def class_pictures(
 ) -> Images:
     """The class's pictures a recipe asks for. Drawn ones are kept in `cache`, by model, prompt and
     number."""
-    how = _asking(losses)
+    how = asking(losses)
     if how.pictures == "given":
         given = dataset.class_renders(range(how.count))
         if given is None:
@@ -103,11 +103,11 @@ def prior_stream(
     cache: Path | None = None,
 ) -> Feed:
     """The stream of class pictures, each encoded once and not augmented (one variant)."""
-    how = _asking(losses)
+    how = asking(losses)
     plain = Augmentation(variants=1, flip=0.0, crop=1.0)
     return Feed(Role.PRIOR, model, pictures, [how.prompt], how.batch_size or batch_size, plain, seed, cache=cache)
 
 
-def _asking(losses: Mapping[str, AbstractLoss]) -> Any:
-    """The loss that reads the class's stream; its keys say which pictures it wants."""
+def asking(losses: Mapping[str, AbstractLoss]) -> Any:
+    """The loss that reads the class's stream; its keys say which pictures it wants, and how many a step."""
     return next(loss for loss in losses.values() if Role.PRIOR in loss.reads)

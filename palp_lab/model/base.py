@@ -257,6 +257,15 @@ class AbstractModel(ABC):
             return self.encode_text(self.tokenize([prompt]))
 
     @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """A block at whose end `base_text` remembers what it did before, and in which it remembers nothing of that."""
+        before, self._encoded = self.__dict__.get("_encoded", OrderedDict()), OrderedDict()
+        try:
+            yield
+        finally:
+            self._encoded = before
+
+    @contextmanager
     def checkpointing(self, on: bool) -> Iterator[None]:
         """A block in which `denoiser` keeps no activations for the backward pass but computes them again, if `on`. Left
         as it was: cells share a model, and the next one may not ask for it."""

@@ -65,17 +65,18 @@ def free_memory() -> float:
 def table(rows: Sequence[Measured]) -> str:
     """The rows in Markdown."""
     lines = [
-        "| architecture | recipe | weights | recomputing | trained numbers | peak memory | aim | steps a second |",
-        "|---|---|---|---|---|---|---|---|",
+        "| architecture | recipe | weights | recomputing | trained numbers | peak memory | counted | aim | steps/s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         case, why = row.case, row.why or "not measured"
         peak = f"{row.peak / GIGABYTE:.2f} GB" if row.peak else why
         speed = f"{1 / row.seconds:.3g}" if row.seconds else (why if row.peak else "")
+        counted = f"{row.counted / GIGABYTE:.2f} GB" if row.counted else ""
         aim = f"{case.target:.0f} GB" if case.target else ""
         numbers = f"{row.trainable:,}" if row.trainable else ""
         recomputing = "yes" if case.checkpointing else "no"
-        words = [case.architecture, f"`{case.method}`", case.dtype, recomputing, numbers, peak, aim, speed]
+        words = [case.architecture, f"`{case.method}`", case.dtype, recomputing, numbers, peak, counted, aim, speed]
         lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines)
 

@@ -42,7 +42,7 @@ WARM = 3
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, at a batch of one picture. `small` tries the measuring on narrow parts."""
+    """What is trained. `small` tries the measuring on narrow parts."""
 
     architecture: str
     method: str
@@ -51,12 +51,14 @@ class Case:
     device: str = "cpu"
     steps: int = 1
     small: bool = False
+    batch: int = 1
 
     def overrides(self) -> list[str]:
         """The command line of `palp-lab run`."""
         words = [
             f"model={self.architecture}", "model.path=random", f"method={self.method}", f"dtype={self.dtype}",
-            f"device={self.device}", "trainer.batch_size=1", f"trainer.max_steps={self.steps}",
+            f"device={self.device}", f"trainer.batch_size={self.batch}", f"trainer.max_steps={self.steps}",
+            f"trainer.precision={'bf16' if self.dtype == 'bfloat16' else 32}",
             f"trainer.gradient_checkpointing={str(self.checkpointing).lower()}", "trainer.save_every=100000",
             "log.progress=false", "target='a sketch of a {} in the snow'",
         ]  # fmt: skip
@@ -68,17 +70,18 @@ class Case:
     @property
     def target(self) -> float | None:
         """Gigabytes it should fit into, where the design says."""
-        known = not self.small and not self.checkpointing
+        known = not self.small and not self.checkpointing and self.batch == 1
         return TARGETS.get((self.architecture, self.method, self.dtype)) if known else None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A case and what was found: the peak in bytes, what the model alone held before (bytes), seconds of a step. What
-    is None was not measured, and `why` says why."""
+    """A case and what was found: the peak in bytes, what is counted from shapes, what the model alone held before, and
+    seconds of a step. What is None was not measured, and `why` says why."""
 
     case: Case
     peak: int | None = None
+    counted: int | None = None
     model: int | None = None
     seconds: float | None = None
     trainable: int | None = None
@@ -118,21 +121,11 @@ def resident_peak() -> int:
 def run(case: Case, folder: Path) -> dict[str, Any]:
     """Trains in this process."""
     import torch
-    from omegaconf import OmegaConf
 
-    from palp_lab import compose
-    from palp_lab.build import build
     from tests.bench.lab import Photos, step_times
 
-    config = compose("run", *case.overrides())
-    OmegaConf.set_struct(config, False)
-    if case.small:
-        _narrow(config, case.architecture)
-    for i, stage in enumerate(config.stages):  # every stage gets a step
-        if "until" in stage:
-            stage.until = i + 1
-    device = torch.device(case.device)
-    model = build(config.model, "model", device=case.device, dtype=case.dtype)
+    config, model = open_case(case)
+    device = model.device
     if device.type == "cuda":
         torch.cuda.synchronize()
         held = torch.cuda.memory_allocated()
@@ -141,13 +134,54 @@ def run(case: Case, folder: Path) -> dict[str, Any]:
         held = resident_peak()
     side = model.resolution
     prior = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    times, outcome = step_times(model, Photos(side), config, folder, prior=prior)
+    times, _ = step_times(model, Photos(side), config, folder, prior=prior)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_peak()
-    counted = times[WARM:] or times[-1:]
-    return {
-        "peak": peak, "model": held, "seconds": statistics.median(counted),
-        "trainable": int(outcome.cost["trainable_parameters"]),
-    }  # fmt: skip
+    seconds = statistics.median(times[WARM:] or times[-1:])
+    return {"peak": peak, "model": held, "seconds": seconds, **count(config, model)}
+
+
+def open_case(case: Case) -> tuple[Any, Any]:
+    """A case's configuration and its model with random weights."""
+    from palp_lab.build import build
+
+    config = configure(case)
+    return config, build(config.model, "model", device=case.device, dtype=case.dtype)
+
+
+def configure(case: Case) -> Any:
+    """A case's configuration; every stage gets a step."""
+    from omegaconf import OmegaConf
+
+    from palp_lab import compose
+
+    config = compose("run", *case.overrides())
+    OmegaConf.set_struct(config, False)
+    if case.small:
+        _narrow(config, case.architecture)
+    for i, stage in enumerate(config.stages):
+        if "until" in stage:
+            stage.until = i + 1
+    return config
+
+
+def count(config: Any, model: Any) -> dict[str, int]:
+    """What is trained, in numbers, and what all tensors take at the peak of a step, in bytes; nothing is computed."""
+    from palp_lab.adapter import Adapter
+    from palp_lab.build import build, build_all
+    from palp_lab.dataset.captions import read_captions
+    from palp_lab.engine.footprint import training_peak
+    from palp_lab.training import as_plain, read_settings
+    from tests.bench.lab import Photos
+
+    plain, edits = as_plain(config), build(config.edits, "edits")
+    adapter = Adapter(model, build(config.tokens, "tokens"), edits, Photos(model.resolution).concept())
+    try:
+        losses, captions = build_all(config.losses, "losses"), read_captions(plain["captions"])
+        step = training_peak(adapter, losses, read_settings(plain), captions, plain["target"])
+        numbers = sum(parameter.numel() for _, parameter in adapter.parts())
+        return {"counted": model.weight_bytes + step, "trainable": numbers}
+    finally:
+        edits.detach()
 
 
 def _narrow(config: Any, architecture: str) -> None:

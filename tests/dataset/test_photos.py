@@ -44,6 +44,16 @@ def test_shots_leave_the_held_out_photos_alone(tmp_path: Path) -> None:
     assert one.notes["unused"] == "01.png, 02.png, 03.png"
 
 
+def test_from_python_a_path_is_as_good_as_its_text(tmp_path: Path) -> None:
+    here, masks, kept = photos(tmp_path / "here", 2), photos(tmp_path / "masks", 2), tmp_path / "kept"
+    photo(kept / "other.png", seed=9)
+    texts = FolderDataset(str(here), "cat", resolution=32, held_out=str(kept), masks=str(masks)).concept()
+    paths = FolderDataset(here, "cat", resolution=32, held_out=kept, masks=masks).concept()
+    assert paths.digest == texts.digest and paths.held_out_digest == texts.held_out_digest
+    assert paths.held_out is not None and torch.equal(paths.masks, texts.masks)
+    assert paths.notes == texts.notes
+
+
 @pytest.mark.parametrize(
     ("how", "line"),
     [

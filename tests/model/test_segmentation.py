@@ -101,3 +101,37 @@ def test_offline_it_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert line.startswith("dataset.segment=CIDAS/clipseg-rd64-refined: ")
     assert "no route to the hub" in line
     assert "give that folder" in line or "give a local folder" in line
+
+
+@pytest.mark.slow
+def test_its_true_size_masks_real_photos(tmp_path: Path, palp_lab_data: Path) -> None:
+    """The dimensions of CIDAS/clipseg-rd64-refined (arXiv 2112.10003, reduce_dim 64, from ViT-B/16) with random weights
+    and CLIP's own words: photos of a folder come out with a mask of their own size that follows the likelihood."""
+    from transformers import AutoTokenizer, CLIPSegConfig, CLIPSegForImageSegmentation
+
+    from palp_lab.dataset.folder import FolderDataset
+
+    config = CLIPSegConfig(
+        vision_config={"patch_size": 16, "image_size": 352}, extract_layers=[3, 6, 9], reduce_dim=64,
+        use_complex_transposed_convolution=True,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = CLIPSegForImageSegmentation(config)
+    assert 1.4e8 < sum(weight.numel() for weight in network.parameters()) < 1.6e8
+    network.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(palp_lab_data / "skeletons" / "sd14" / "tokenizer").save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({
+            "do_resize": True, "size": {"height": 352, "width": 352}, "resample": 2, "do_normalize": True,
+            "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
+        })
+    )  # fmt: skip
+    photos = palp_lab_data / "dreambench" / "cat"
+    segmenter = TextSegmenter(tmp_path, "dataset.segment")
+    whole = FolderDataset(photos, "cat", shots=2, resolution=512).concept()
+    likely = segmenter.likelihood(whole.photos, "cat")
+    assert likely.shape == (2, *whole.photos.shape[-2:]) and likely.std() > 0
+    level = float(likely.median())
+    masked = FolderDataset(photos, "cat", shots=2, resolution=512, segment=tmp_path, segment_threshold=level).concept()
+    assert masked.masks is not None and 0.3 < masked.masks.float().mean() < 0.7

@@ -1,0 +1,157 @@
+"""Memory counted from shapes is the memory a training takes, and counting takes none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from palp_lab import plan
+from palp_lab.adapter import Adapter
+from palp_lab.build import build, build_all
+from palp_lab.cell import Cell
+from palp_lab.dataset.captions import read_captions
+from palp_lab.engine.footprint import Counting, Uncounted, drawing_peak, training_peak
+from palp_lab.engine.pictures import draw
+from palp_lab.losses.reconstruction import Reconstruction
+from palp_lab.model.base import AbstractModel
+from palp_lab.model.sdxl import SdxlModel
+from palp_lab.model.unet import UNetModel
+from palp_lab.training import as_plain, read_settings, train_stage
+from palp_lab.types import Role
+from tests.micro_lab import MicroLab
+from tests.test_recipes import ALIGNED, MicroDataset, small, trained
+
+ROWS = ("trainer.batch_size=8", "log.gradients_every=1", "trainer.gallery=0")
+UNLIKE = ("palp", "palp_nfsd", "p_plus", "custom_diffusion", "dreambooth")
+"""Recipes whose steps are least alike: judges, more judges, words by site, an edit by parametrization, everything."""
+
+
+def counted(method: str, model: AbstractModel, *overrides: str, losses: Any = None) -> int:
+    config = small(method, Path("unused"), *ROWS, *overrides)
+    tokens, edits = build(config.tokens, "tokens"), build(config.edits, "edits")
+    adapter = Adapter(model, tokens, edits, MicroDataset().concept())
+    plain = as_plain(config)
+    target = str(config.target) if method in ALIGNED else None
+    losses = losses or build_all(config.losses, "losses")
+    try:
+        return training_peak(adapter, losses, read_settings(plain), read_captions(plain["captions"]), target)
+    finally:
+        edits.detach()
+
+
+@pytest.mark.parametrize(
+    "method", [name if name == "palp" else pytest.param(name, marks=pytest.mark.slow) for name in UNLIKE]
+)
+def test_it_is_what_a_training_takes(method: str, micro: UNetModel, tmp_path: Path) -> None:
+    told = counted(method, micro)
+    with Counting() as real:
+        trained(method, micro, tmp_path, *ROWS)
+    assert told == pytest.approx(real.peak, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("trainer.gradient_checkpointing=true",), marks=pytest.mark.slow),
+        pytest.param(("trainer.accumulate=2", "log.gradients_every=0"), marks=pytest.mark.slow),
+        pytest.param(("trainer.precision=bf16",), marks=pytest.mark.slow),
+        pytest.param(("edits=full", "trainer.ema=0.9"), marks=pytest.mark.slow),
+        pytest.param(("edits.text_encoder=true",), marks=pytest.mark.slow),
+    ],
+    ids=["checkpointing", "accumulate", "bf16", "ema", "text_encoder"],
+)
+def test_it_follows_the_trainer(words: tuple[str, ...], micro: UNetModel, tmp_path: Path) -> None:
+    told = counted("ti_db", micro, *words)
+    with Counting() as real:
+        trained("ti_db", micro, tmp_path, *ROWS, *words)
+    assert told == pytest.approx(real.peak, rel=0.08)
+    assert abs(told / counted("ti_db", micro) - 1) > 0.1, "and these words make a difference"
+
+
+@pytest.mark.slow
+def test_two_text_encoders_count(micro_sdxl: SdxlModel, tmp_path: Path) -> None:
+    told = counted("palp", micro_sdxl)
+    with Counting() as real:
+        trained("palp", micro_sdxl, tmp_path, *ROWS)
+    assert told == pytest.approx(real.peak, rel=0.08)
+
+
+def test_counting_takes_nothing_and_leaves_nothing(micro: UNetModel) -> None:
+    """A batch no machine could hold is counted as fast as any other."""
+    prompts = micro.base_text(["a cat"]).tokens.clone()
+    before = {name: tensor.clone() for name, tensor in micro.denoiser.state_dict().items()}
+    huge = counted("ti_db", micro, "trainer.batch_size=800000")
+    assert huge > 2e11
+    assert huge == pytest.approx(1e5 * counted("ti_db", micro), rel=0.3)
+    after = micro.denoiser.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert all(parameter.grad is None for parameter in micro.denoiser.parameters())
+    assert torch.equal(micro.base_text(["a cat"]).tokens, prompts), "what is remembered has values"
+
+
+def test_pictures_are_counted(micro: UNetModel) -> None:
+    cond = micro.base_text(["a cat"] * 4)
+    micro.unconditional(4)
+    for guided, guidance in ((True, 7.5), (False, 1.0)):
+        with Counting() as real:
+            draw(micro, cond, range(4), "ddim", 2, guidance)
+        assert drawing_peak(micro, 4, guided) == pytest.approx(real.peak, rel=0.1)
+
+
+class Peeking(Reconstruction):
+    """A loss that looks at values. Final."""
+
+    def __call__(self, ctx: Any) -> torch.Tensor:
+        value = super().__call__(ctx)
+        return value if value.item() > 0 else value * 2
+
+
+def test_who_looks_at_values_cannot_be_counted(micro: UNetModel) -> None:
+    with pytest.raises(Uncounted):
+        counted("ti_db", micro, losses={"mine": Peeking()})
+
+
+class Watching(Reconstruction):
+    """Notes whether gradients are held while the pass is made. Final."""
+
+    held: list[bool]
+
+    def __call__(self, ctx: Any) -> torch.Tensor:
+        self.held.append(any(parameter.grad is not None for _, parameter in ctx.adapter.parts()))
+        assert ctx.passes[Role.SUBJECT].pred.raw.requires_grad
+        return super().__call__(ctx)
+
+
+def test_no_gradient_of_the_last_step_is_held_through_the_pass(micro: UNetModel, tmp_path: Path) -> None:
+    """For a full edit it is as large as the denoiser."""
+    for accumulate, expected in ((1, [False] * 3), (2, [False, True] * 3)):
+        loss = Watching()
+        loss.held = []
+        words = (f"trainer.accumulate={accumulate}", "trainer.max_steps=3")
+        config = small("ti_db", tmp_path, *words)
+        train_stage(config, micro, MicroDataset(), {"mine": loss}, None, [], tmp_path / str(accumulate))
+        assert loss.held == expected
+
+
+def test_a_plan_says_what_was_counted(
+    micro_lab: MicroLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = Cell(micro_lab.compose(f"output={tmp_path}", "method=ti_db"))
+    small_one = plan.plan_cell(cell)
+    assert not small_one["counted"], "a small model is not worth the seconds"
+    monkeypatch.setattr(plan, "COUNTED_FROM", 0)
+    monkeypatch.setattr(plan, "_step_bytes", {})
+    counted_one = plan.plan_cell(cell)
+    assert counted_one["counted"] and counted_one["memory"] > small_one["memory"]
+    plan.print_plan([small_one, counted_one])
+    assert "counted from their shapes" in capsys.readouterr().out
+    monkeypatch.setattr(plan, "_step_bytes", {})
+    cell.losses = {"mine": Peeking()}
+    not_counted = plan.plan_cell(cell)
+    assert not not_counted["counted"] and not_counted["memory"] >= small_one["memory"]
+    plan.print_plan([not_counted])
+    assert "at least" in capsys.readouterr().out
+    assert plan.plan_cell(cell, known=True)["memory"] == 0
