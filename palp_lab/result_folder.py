@@ -112,10 +112,17 @@ def overridden(cell: Cell) -> dict[str, Scalar]:
         root, _, rest = key.partition(".")
         if root not in FILED or rest in UNREAD.get(root, ()) or key in NAMED:
             continue
-        value = OmegaConf.select(cell.config, key) if rest else text
+        value = OmegaConf.select(cell.config, key, default=_ABSENT) if rest else text
         if isinstance(value, (str, int, float, bool)):
             found[key] = value
+        elif value is not _ABSENT:  # a list, or null: as one would write it, so that such cells are told apart as well
+            plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            found[key] = json.dumps(plain, separators=(",", ":")).replace('"', "")
     return found
+
+
+_ABSENT = object()
+"""What a key that this cell's recipe does not have is."""
 
 
 FILED = {

@@ -310,6 +310,19 @@ def test_a_result_is_filed_under_what_its_study_sets(micro_lab: MicroLab, tmp_pa
         begin(Job(tmp_path))
 
 
+def test_a_list_and_null_tell_cells_apart_too(micro_lab: MicroLab, tmp_path: Path) -> None:
+    """An edit of the attention alone was filed, and averaged, as one of everything."""
+    words = ("edits=full", "edits.targets=[attn2, to_q]", "optimizer.token_lr=null")
+    absent = {"losses.prompt_alignment.clamp": "null"}
+    said = {"edits": "full", "edits.targets": "[attn2, to_q]", "optimizer.token_lr": "null"} | absent
+    cell = Cell(micro_lab.compose("method=ti_db", *words))
+    begin(Job(tmp_path, said))
+    try:
+        assert overridden(cell) == {"edits": "full", "edits.targets": "[attn2,to_q]", "optimizer.token_lr": "null"}
+    finally:
+        begin(Job(tmp_path))
+
+
 def test_the_ledger_spares_a_known_cell(
     micro_lab: MicroLab, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,15 @@ def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.Da
     return _framed(rows, _KEYS)
 
 
+def filed_alike(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Per curve the runs that measured one prompt of what the axes take for one training: they differ in what no axis
+    names (a part that was changed, other prompts beside the common ones), and their numbers are averaged."""
+    place = ["series", *UNIT, "target", "step", "knobs"]
+    once = frame[[*place, "run"]].drop_duplicates()
+    twice = once[once.duplicated(place, keep=False)]
+    return {str(name): sorted(set(runs)) for name, runs in twice.groupby("series")["run"]}
+
+
 def series_names(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, str]:
     """Per run the name of its curve: the method, and what tells its setting from others of that method."""
     varied = varied_axes(results)

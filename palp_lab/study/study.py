@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -22,11 +22,13 @@ from palp_lab.study.intervals import RESAMPLES
 from palp_lab.study.observations import (
     at_usual_knobs,
     bound_observations,
+    filed_alike,
     observations,
     require_metric,
     scoped,
     target_prompts,
 )
+from palp_lab.study.palette import words
 from palp_lab.study.pareto import directions_for
 from palp_lab.study.result import Result
 from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread
@@ -135,10 +137,22 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
 
 def _answer(scope: pd.DataFrame, question: Question, comparisons: Sequence[Comparison], tabled: bool) -> Headline:
     if missing := _not_yet(scope, question):
-        return awaited(missing, sorted(scope["series"].unique()))
-    if compared(scope, question) is None:
-        return unasked(scope["series"].nunique(), tabled)
-    return headline(comparisons, question.x, question.y)
+        answer = awaited(missing, sorted(scope["series"].unique()))
+    elif compared(scope, question) is None:
+        answer = unasked(scope["series"].nunique(), tabled)
+    else:
+        answer = headline(comparisons, question.x, question.y)
+    return replace(answer, sentences=(*answer.sentences, *_averaged(scope)))
+
+
+def _averaged(scope: pd.DataFrame) -> list[str]:
+    """What to know of curves in which cells that differ cannot be told apart."""
+    return [
+        f"{len(runs)} cells of {words(name)} ({', '.join(run[:8] for run in runs[:4])}{', ...' * (len(runs) > 4)}) "
+        "measured the same prompts under the same axes and are averaged: they differ in something that is not among the "
+        "axes, such as a part that was changed; report on results=[...] that belong together."
+        for name, runs in filed_alike(scope).items()
+    ]
 
 
 def _not_yet(frame: pd.DataFrame, question: Question) -> list[str]:

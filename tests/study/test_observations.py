@@ -11,6 +11,7 @@ from palp_lab.study.curves import curves_over_knobs
 from palp_lab.study.observations import (
     at_usual_knobs,
     bound_observations,
+    filed_alike,
     metric_names,
     observations,
     per_unit,
@@ -19,6 +20,7 @@ from palp_lab.study.observations import (
     usual_knobs,
 )
 from palp_lab.study.result import Result
+from palp_lab.study.study import Question, study_of
 from palp_lab.types import UserError
 
 
@@ -148,3 +150,19 @@ def test_of_settings_that_as_many_share_the_usual_one_is_no_accident(
         rows = [(("guidance", guidance), ("strength", strength)) for guidance, strength in order]
         found = dict(usual_knobs(pd.DataFrame({"knobs": rows})))
         assert (found["guidance"], found["strength"]) == usual
+
+
+def test_cells_that_no_axis_tells_apart_are_averaged_and_said(study: list[Result]) -> None:
+    """Numbers of two settings under one name would pass for one method."""
+    assert filed_alike(observations(study)) == {}
+    assert not any("averaged" in line for line in study_of(study, Question(resamples=20)).headline.sentences)
+    first = next(result for result in study if result.axes["method"] == "ti_db")
+    twin = replace(first, run="00twin")
+    both = sorted([first.run, "00twin"])
+    assert filed_alike(observations([*study, twin])) == {"ti_db": both}
+    told = [line for line in study_of([*study, twin], Question(resamples=20)).headline.sentences if "averaged" in line]
+    assert len(told) == 1 and told[0].startswith("2 cells of TI + DB (") and all(run[:8] in told[0] for run in both)
+    other = replace(twin, axes={**twin.axes, "edits.targets": "[attn]"})
+    assert filed_alike(observations([*study, other])) == {}, "an axis tells them apart"
+    later = replace(twin, records=tuple(replace(one, step=one.step + 1) for one in twin.records))
+    assert filed_alike(observations([*study, later])) == {}, "nothing is measured twice"
