@@ -149,7 +149,7 @@ def _averaged(scope: pd.DataFrame) -> list[str]:
     """What to know of curves in which cells that differ cannot be told apart."""
     return [
         f"{len(runs)} cells of {words(name)} ({', '.join(run[:8] for run in runs[:4])}{', ...' * (len(runs) > 4)}) "
-        "measured the same prompts under the same axes and are averaged: they differ in something that is not among the "
+        "measured the same prompts under the same axes and are averaged: they differ in what is not among the "
         "axes, such as a part that was changed; report on results=[...] that belong together."
         for name, runs in filed_alike(scope).items()
     ]
