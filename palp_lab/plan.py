@@ -96,7 +96,8 @@ def print_plan(cells: Iterable[Mapping[str, Any]]) -> None:
     largest = max(listed, key=lambda cell: cell["memory"], default={"memory": 0})
     if largest["memory"]:
         needed = f"{largest['memory'] / 1e9:.2f} GB of memory for the largest"
-        print(COUNTED.format(needed) if largest["counted"] else AT_LEAST.format(needed))
+        all_counted = all(cell["counted"] for cell in listed if cell["memory"])
+        print(COUNTED.format(needed) if all_counted else AT_LEAST.format(needed))
 
 
 def duration(seconds: float) -> str:
@@ -173,12 +174,12 @@ def memory_of(cell: Cell, missing: Collection[str]) -> tuple[int, bool]:
     counted = {kind: _step_peak(cell, kind) if weights >= COUNTED_FROM else None for kind in took if kind in missing}
     least = max((took[kind] for kind in counted), default=0)
     whole = max((size or 0 for size in counted.values()), default=0)
-    return weights + max(least, whole), None not in counted.values()
+    return weights + max(least, whole), bool(counted) and None not in counted.values()
 
 
 def _step_peak(cell: Cell, kind: str) -> int | None:
     """Bytes beside the weights at the peak of a training step, or of a batch of pictures; counted once for all cells
-    that train or draw alike. None where a part looks at values."""
+    that train or draw alike. None where a part cannot be run through on shapes alone."""
     from palp_lab.engine.footprint import Uncounted
 
     drawn = [kind, cell.plain["generate"]["batch_size"], cell.plain["generate"]["guidance"]]

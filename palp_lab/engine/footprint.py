@@ -10,13 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedFakeTensorException,
-)
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -28,14 +22,11 @@ from palp_lab.engine.settings import RunSettings
 from palp_lab.losses.base import AbstractLoss, StepContext
 from palp_lab.losses.passes import Share, stream
 from palp_lab.model.base import AbstractModel, TextCond
-from palp_lab.types import Role
-
-LOOKED = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
-"""What a tensor without values answers where somebody looks at them."""
+from palp_lab.types import Role, UserError
 
 
 class Uncounted(Exception):
-    """A part looks at values, so that shapes alone do not say what it does."""
+    """A part cannot be run through on shapes alone: it looks at values, say."""
 
 
 class Counting(TorchDispatchMode):
@@ -67,8 +58,9 @@ class Counting(TorchDispatchMode):
 
     def shape_of(self, tensor: Tensor) -> Tensor:
         """What stands for a tensor of real numbers, always the same for the same one; any other as it is."""
-        known = self._shapes is None or isinstance(tensor, FakeTensor) or not tensor.is_floating_point()
-        return tensor if known else self._shapes.from_tensor(tensor)  # type: ignore[union-attr]
+        if self._shapes is None or isinstance(tensor, FakeTensor) or not tensor.is_floating_point():
+            return tensor
+        return self._shapes.from_tensor(tensor)
 
     def zeros(self, *size: int, device: torch.device) -> Tensor:
         """A new tensor that takes no memory but counts."""
@@ -101,37 +93,49 @@ def training_peak(
     settings: RunSettings,
     captions: Sequence[str],
     target: str | None = None,
+    foreach: bool | None = None,
 ) -> int:
     """Bytes of all tensors at the peak of an optimizer step, beside the model's frozen weights: what is trained, its
-    gradients, its moments and moving average, and the activations of one micro-batch of one process. The costlier steps
-    that measure gradients count. What a device's libraries take for themselves comes on top.
+    gradients and moments, and the activations of one micro-batch of one process. The costlier steps that measure
+    gradients count. What a device's libraries take for themselves comes on top.
 
     Args:
         captions: sentences with one slot, of which each row draws one; a photo's own captions take as much.
+        foreach: whether the optimizer steps all tensors at once, which takes as much again as is trained; None: as
+            torch does on the model's device (on CUDA).
 
     Raises:
-        Uncounted: where a loss or an edit looks at values.
+        Uncounted: where a part cannot be run through on shapes alone; it looks at values, say.
     """
     how, model = settings.trainer, adapter.model
     parameters = [parameter for _, parameter in adapter.parts()]
     own = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-    with _counted(model) as count, model.checkpointing(how.gradient_checkpointing):
-        twins = [nn.Parameter(count.shape_of(one.detach())) for one in parameters]
-        optimizer = torch.optim.AdamW(twins, foreach=model.device.type == "cuda")
-        for twin in twins:
-            twin.grad = torch.zeros_like(twin)
-        optimizer.step()  # the moments are there from the second step on
-        held: list[Any] = [twin.grad for twin in twins] if how.accumulate > 1 else []
-        optimizer.zero_grad()
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=str(how.precision) == "bf16"):
-            values = _values(count, adapter, losses, settings, captions, target)
-        total = torch.stack([losses[name].weight * value for name, value in values.items()]).sum()
-        measured = [value for value in values.values() if value.requires_grad] if settings.log.gradients_every else []
-        del values
-        held += [torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True) for one in measured]
-        if not measured:
-            torch.autograd.grad(total, parameters, allow_unused=True)
-    return own * (2 if how.ema else 1) + count.peak
+    at_once = model.device.type == "cuda" if foreach is None else foreach
+    try:
+        with _counted(model) as count, model.checkpointing(how.gradient_checkpointing):
+            twins = [nn.Parameter(count.shape_of(one.detach())) for one in parameters]
+            optimizer = torch.optim.AdamW(twins, foreach=at_once)
+            for twin, one in zip(twins, parameters, strict=True):
+                twin.grad = one.grad = torch.zeros_like(twin)
+            optimizer.step()  # the moments are there from the second step on
+            optimizer.zero_grad()
+            if how.accumulate > 1:  # the gradients of the micro-batches before
+                _, total = _forward(count, adapter, losses, settings, captions, target)
+                total.backward()
+                del total
+            for one in parameters:
+                one.grad = None
+            values, total = _forward(count, adapter, losses, settings, captions, target)
+            if measured := [value for value in values if value.requires_grad and settings.log.gradients_every]:
+                held = [torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True) for one in measured]
+                del held
+            total.backward()
+    finally:
+        for one in parameters:
+            one.grad = None
+    copies = 1 + (how.devices > 1)  # DDP's buckets of gradients
+    copies += bool(how.ema) and model.device.type == "cpu"  # where the average is kept
+    return own * copies + count.peak
 
 
 def drawing_peak(model: AbstractModel, pictures: int, guided: bool) -> int:
@@ -153,23 +157,29 @@ def _counted(model: AbstractModel) -> Iterator[Counting]:
     try:
         with Counting(shapes_only=True) as count, model.forgetting():
             yield count
-    except LOOKED as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a part of one's own does with a tensor: it may well train all the same
         raise Uncounted(f"{type(error).__name__}: {error}") from error
 
 
-def _values(
+def _forward(
     count: Counting,
     adapter: Adapter,
     losses: Mapping[str, AbstractLoss],
     settings: RunSettings,
     captions: Sequence[str],
     target: str | None,
-) -> dict[str, Tensor]:
-    """The losses of one micro-batch, with their graph."""
+) -> tuple[list[Tensor], Tensor]:
+    """The losses of one micro-batch and their weighted sum, with their graph."""
     roles = sorted({role for loss in losses.values() for role in loss.reads})
-    passes = {role: predicted(adapter, _draw(count, adapter, losses, settings, captions, role), role) for role in roles}
-    ctx = StepContext(adapter, passes, 0, 0, target)
-    return {name: loss(ctx) for name, loss in losses.items()}
+    bf16 = str(settings.trainer.precision) == "bf16"
+    with torch.autocast(adapter.model.device.type, torch.bfloat16, enabled=bf16):
+        drawn = {role: _draw(count, adapter, losses, settings, captions, role) for role in roles}
+        passes = {role: predicted(adapter, draw, role) for role, draw in drawn.items()}
+        ctx = StepContext(adapter, passes, 0, 0, target)
+        values = {name: loss(ctx) for name, loss in losses.items()}
+    return list(values.values()), torch.stack([losses[name].weight * one for name, one in values.items()]).sum()
 
 
 def _draw(
