@@ -45,8 +45,9 @@ lint: $(READY) ## ruff and mypy
 bench: $(READY) ## seconds per step, picture and configuration; memory and time on the true architectures
 	$(BIN)/python -m pytest -q -s -m bench $(ARGS)
 
-study: $(READY) ## the study of experiments/palp_vs_ti_db; runs only the cells that are missing (STUDY=... for another)
+study: $(READY) ## the study of experiments/palp_vs_ti_db; runs only the cells that are missing, writes its tables (STUDY=... for another)
 	$(BIN)/palp-lab run -m study=$(STUDY) $(ARGS)
+	$(BIN)/python experiments/palp_vs_ti_db/tables.py
 
 clean: ## remove the environment and caches; results in outputs/ stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,148 @@
+"""Which cells of results.jsonl have which name in README.md, and the rows that a table of it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from palp_lab.study.ledger import read_jsonl
+from palp_lab.study.observations import observations
+from palp_lab.study.result import Result
+
+HERE = Path(__file__).resolve().parent
+TEXT, IDENTITY, WORN = "text_alignment", "identity", "accessories_found"
+SKETCH = "a sketch of a {} wearing a red hat in the snow"
+WATERCOLOR = "a watercolor of a {} wearing a blue scarf in the city"
+NIGHT = "a photo of a {} wearing a red hat at night"
+BEACH = "a photo of a {} wearing a purple scarf on the beach"
+TARGETS = (SKETCH, WATERCOLOR, NIGHT, BEACH)
+FIRST = ("cat_1234", "robot_1234", "bird_1234")
+"""The subjects of the parts that have three."""
+
+ALIGN = "losses.prompt_alignment."
+TERM = {f"{ALIGN}clamp": 4.0, f"{ALIGN}weight": 0.1}
+FULL = {"edits": "full", "optimizer.lr": 0.0001}
+ARMS: dict[str, tuple[Mapping[str, object], ...]] = {
+    "TI + DB": ({"method": "ti_db"},),
+    "PALP": ({"method": "palp"},),
+    "control": ({"method": "palp_control"},),
+    "Rare Adjective": ({"method": "rare_adjective"},),
+    "Textual Inversion": ({"method": "textual_inversion"},),
+    "P+": ({"method": "p_plus"},),
+    "DreamBooth": ({"method": "dreambooth"},),
+    "DreamBooth-LoRA": ({"method": "dreambooth_lora"},),
+    "Custom Diffusion": ({"method": "custom_diffusion"},),
+    "TI + DB, full": ({"method": "ti_db", **FULL},),
+    "PALP, full": ({"method": "palp", **FULL},),
+    "control, full": ({"method": "palp_control", **FULL},),
+    "TI + DB, attention": ({"method": "ti_db", **FULL, "edits.targets": "[attn]"},),
+    "TI + DB, .0003": ({"method": "ti_db", "optimizer.lr": 0.0003},),
+    "PALP, .0003": ({"method": "palp", "optimizer.lr": 0.0003},),
+    "control, .0003": ({"method": "palp_control", "optimizer.lr": 0.0003},),
+    "joint": ({"method": "rare_adjective", "stages": "[]"},),
+    "no class word": ({"method": "rare_adjective", "tokens.init_token": "null", "tokens.phrase": "{placeholder}"},),
+    "on LoRA": ({"method": "rare_adjective", "edits": "lora", "edits.rank": 16, "optimizer.lr": 0.001},),
+    "fresh noise": ({"method": "palp_fresh_noise"},),
+    "SDS": ({"method": "palp_sds"},),
+    "NFSD": ({"method": "palp_nfsd"},),
+    "no re-scaling": ({"method": "palp_no_rescale"},),
+    "no re-scaling / 3": ({"method": "palp_no_rescale", f"{ALIGN}weight": 0.033},),
+    "target as caption": ({"method": "target_as_caption"},),
+    "PALP, 7.5": (
+        {"method": "palp", f"{ALIGN}alpha": 7.5},
+        {"method": "palp", f"{ALIGN}weight": 0.1, f"{ALIGN}alpha": 7.5, f"{ALIGN}beta": 7.5},
+    ),
+    "P+ with the term": (
+        {
+            "method": "p_plus",
+            "losses": "[reconstruction,prompt_alignment]",
+            f"{ALIGN}clamp": 4.0,
+            f"{ALIGN}weight": 0.1,
+        },
+    ),
+    "Custom Diffusion with the term": (
+        {
+            "method": "custom_diffusion",
+            "losses": "[reconstruction,prior_preservation,prompt_alignment]",
+            **TERM,
+        },
+    ),
+}
+"""A name for each setting: what its cells are filed under beyond the photos, the seed and the exposure; nothing else
+may be set in them. Of several settings under one name (one was swept, one left at its default) any one will do."""
+
+ARMS |= {
+    f"PALP {weight} {alpha} {beta}": (
+        {"method": "palp", f"{ALIGN}weight": weight, f"{ALIGN}alpha": alpha, f"{ALIGN}beta": beta},
+        *([{"method": "palp"}] if (weight, alpha, beta) == (0.1, 15, 7.5) else []),
+        *([{"method": "palp", f"{ALIGN}alpha": 7.5}] if (weight, alpha, beta) == (0.1, 7.5, 7.5) else []),
+    )
+    for weight in (0.03, 0.1, 0.3)
+    for alpha in (7.5, 15)
+    for beta in (7.5, 15)
+}
+DIALS = tuple(name for name in ARMS if name.startswith("PALP ") and name[5] in "0123456789")
+COMMON = {"study", "dataset", "concept", "model", "train_seed", "shots", "max_steps", "batch_size", "target"}
+COMMON |= {"trainer.batch_size", "generate.guidance", "generate.strength"}
+"""What cells of any setting are filed under: `Where` chooses among these."""
+
+
+UNIT = ["concept", "prompt", "train_seed"]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which rows a table is about; `None` takes all there are."""
+
+    prompts: tuple[str, ...] | None = TARGETS
+    seeds: tuple[int, ...] = (0, 1, 2)
+    concepts: tuple[str, ...] | None = None
+    guidance: float = 7.5
+    strength: float = 1.0
+    shots: int = 3
+    exposure: tuple[int, int] = (350, 4)
+    """The steps of the whole training and its batch size: the field's exposure is their product."""
+    beside: tuple[str, ...] = ()
+    """Arms that must have measured the same pairs too: means of a study under way are then over the same ones."""
+
+
+EIGHT = Where(prompts=None, seeds=(0,))
+"""All prompts that name the subject, first training seed."""
+
+
+@cache
+def ledger() -> tuple[Result, ...]:
+    return tuple(read_jsonl(HERE / "results.jsonl"))
+
+
+def arms_of(result: Result) -> list[str]:
+    """The names of a cell's setting: none where no table asks for it."""
+    setting = {key: value for key, value in result.axes.items() if key not in COMMON}
+    return [arm for arm, settings in ARMS.items() if setting in settings]
+
+
+@cache
+def rows_of(arms: tuple[str, ...], where: Where) -> pd.DataFrame:
+    """Rows of these arms, one curve each; of an arm with a target those of its own, and of pictures without subject."""
+    found = []
+    for result in ledger():
+        axes = result.axes
+        exposure = (axes["max_steps"], axes["batch_size"])
+        if axes["train_seed"] in where.seeds and axes["shots"] == where.shots and exposure == where.exposure:
+            common = {key: value for key, value in axes.items() if key in COMMON}
+            found += [replace(result, axes={**common, "method": arm}) for arm in arms if arm in arms_of(result)]
+    frame = observations(found)
+    frame = frame[frame["target"].isna() | frame["own_target"] | (frame["prompt_group"] == "drift")]
+    at = [(knobs["guidance"], knobs["strength"]) for knobs in map(dict, frame["knobs"])]
+    frame = frame[[drawn == (where.guidance, where.strength) for drawn in at]] if at else frame
+    for column, wanted in (("concept", where.concepts), ("prompt", where.prompts)):
+        frame = frame[frame[column].isin(wanted)] if wanted else frame
+    for arm in where.beside:
+        others = rows_of((arm,), replace(where, beside=()))
+        frame = frame[frame.set_index(UNIT).index.isin(others.set_index(UNIT).index)]
+    # A training that two parts drew at one setting counts once.
+    return frame.drop_duplicates(["series", "dataset", "model", "concept", "prompt", "train_seed", "target", "step"])

@@ -1,0 +1,349 @@
+"""Every table of README.md, computed from results.jsonl and gradients.csv beside it.
+
+    python experiments/palp_vs_ti_db/tables.py           # writes them into README.md, between their marks
+    python experiments/palp_vs_ti_db/tables.py --check   # writes nothing, exits with 1 where README.md says otherwise
+    python experiments/palp_vs_ti_db/tables.py --gradients FOLDER
+                                  # first reads the gradients of finished trainings again, from what a sweep left there
+
+It is also an example of how to ask the ledger what no report asks: cells of several parts under one name, side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from cells import (
+    BEACH,
+    DIALS,
+    EIGHT,
+    FIRST,
+    HERE,
+    IDENTITY,
+    NIGHT,
+    SKETCH,
+    TARGETS,
+    TEXT,
+    WATERCOLOR,
+    WORN,
+    Where,
+    arms_of,
+    ledger,
+    rows_of,
+)
+
+from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step
+
+
+def mean(arm: str, metric: str, where: Where, digits: int, step: int | None = None) -> str:
+    rows = rows_of((arm,), where)
+    values = rows.loc[rows["step"] == (step or where.exposure[0]), metric].dropna()
+    return number(float(values.mean()), digits) if len(values) else "–"
+
+
+@cache
+def at_end(challenger: str, baseline: str, metric: str, where: Where) -> Comparison | None:
+    return compare_at_step(rows_of((baseline, challenger), where), baseline, challenger, metric, where.exposure[0])
+
+
+@cache
+def at_equal(challenger: str, baseline: str, where: Where) -> Comparison | None:
+    """Text alignment at equal identity."""
+    return compare_at_equal(rows_of((baseline, challenger), where), baseline, challenger, TEXT, IDENTITY)
+
+
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    """As these tables have it: no zero before the point, no sign before zero."""
+    shown = f"{abs(value):.{digits}f}"
+    before = "" if not float(shown) else "-" if value < 0 else sign
+    return before + shown.removeprefix("0")
+
+
+def difference(one: Comparison | None) -> str:
+    if one is None:
+        return "–"
+    middle, low, high = (number(x, sign="+") for x in (one.difference.mean, one.difference.low, one.difference.high))
+    return f"{middle} [{low}, {high}]"
+
+
+def chance(one: Comparison | None) -> str:
+    return "–" if one is None or one.p_concepts is None else number(one.p_concepts)
+
+
+COLUMNS: dict[str, Callable[[str, str, Where], str]] = {
+    "pairs": lambda *pair: str(found.pairs if (found := at_end(*pair[:2], TEXT, pair[2])) else 0),
+    "text alignment": lambda *pair: difference(at_end(*pair[:2], TEXT, pair[2])),
+    "identity": lambda *pair: difference(at_end(*pair[:2], IDENTITY, pair[2])),
+    "p (text)": lambda *pair: chance(at_end(*pair[:2], TEXT, pair[2])),
+    "p (identity)": lambda *pair: chance(at_end(*pair[:2], IDENTITY, pair[2])),
+    "text at equal identity": lambda *pair: difference(at_equal(*pair)),
+    "p": lambda *pair: chance(at_equal(*pair)),
+}
+ALL = ("pairs", "text alignment", "identity", "p (text)", "p (identity)", "text at equal identity", "p")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """Markdown; the first `words` columns are words, the others numbers."""
+    rule = ["---" if place < words else "---:" for place in range(len(heads))]
+    lines = [re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(row)} |") for row in (heads, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
+
+
+def pairs(where: Where, columns: Sequence[str], *sides: tuple[str, str]) -> str:
+    """A row per (challenger, baseline) of which both have been run."""
+    rows = []
+    for challenger, baseline in sides:
+        if any(rows_of((arm,), where).empty for arm in (challenger, baseline)):
+            continue
+        told = f"{plain(challenger)} minus {plain(baseline)}"
+        rows.append((told, *(COLUMNS[column](challenger, baseline, where) for column in columns)))
+    return table(("", *columns), rows)
+
+
+def plain(arm: str) -> str:
+    """An arm's name without what all arms of its table share."""
+    return arm.partition(",")[0]
+
+
+METRICS = {
+    "text alignment": TEXT,
+    "identity": IDENTITY,
+    "accessory in its colour": WORN,
+    "diversity": "diversity",
+    "elements found": "elements",
+    "the bare class looks like the subject": "class_collapse",
+    "style": "style_found",
+    "place": "place_found",
+}
+PLANE = ("text alignment", "identity", "accessory in its colour")
+
+
+def means(arm: str, heads: Sequence[str], where: Where, digits: int = 3, step: int | None = None) -> list[str]:
+    """Shares and the like with two digits at most, whatever `digits`: they are counted over a few pictures."""
+    return [mean(arm, METRICS[head], where, digits if head in PLANE[:2] else 2, step) for head in heads]
+
+
+def per_target() -> str:
+    arms, heads, rows = ("TI + DB", "control", "PALP"), (PLANE[0], PLANE[2], PLANE[1]), []
+    for target in TARGETS:
+        where = Where(prompts=(target,), beside=arms)
+        rows.append([target, *(" / ".join(means(arm, heads, where, 2)) for arm in arms)])
+    return table(("target", *arms), rows)
+
+
+def recipes() -> str:
+    heads = (*PLANE, "diversity", "the bare class looks like the subject")
+    arms = ("Textual Inversion", "P+", "DreamBooth", "DreamBooth-LoRA", "Custom Diffusion", "TI + DB", "Rare Adjective")
+    where = replace(EIGHT, concepts=FIRST)
+    return table(("", *heads), [[arm, *means(arm, heads, where, 2)] for arm in arms])
+
+
+def choices() -> str:
+    rows = []
+    for arm, name in {
+        "TI + DB": "TI + DB (LoRA, rank 16, rate .001)",
+        "TI + DB, full": "TI + DB with all weights of the UNet instead, rate .0001",
+        "Rare Adjective": "Rare Adjective",
+        "joint": "Rare Adjective, word and weights from the start",
+        "no class word": "Rare Adjective, no class word in the prompt",
+        "on LoRA": "Rare Adjective with TI + DB's LoRA",
+        "TI + DB, attention": "TI + DB with all weights of the attention, rate .0001",
+        "TI + DB, .0003": "TI + DB's LoRA at rate .0003",
+    }.items():
+        level = None if arm == "TI + DB" else at_equal(arm, "TI + DB", EIGHT)
+        found = ["", ""] if arm == "TI + DB" else [difference(level), chance(level)]
+        rows.append([name, *means(arm, PLANE, EIGHT), *found])
+    return table(("", *PLANE, "text at equal identity, minus TI + DB", "p"), rows)
+
+
+def gentler() -> str:
+    """Part h's settings on the targets of part a."""
+    columns = ("text alignment", "identity", "p (identity)", "text at equal identity", "p")
+    where, rows = Where(seeds=(0,)), []
+    for arm, name in {
+        "PALP": "PALP",
+        "control": "control",
+        "TI + DB, .0003": "TI + DB at rate .0003",
+        "TI + DB, full": "TI + DB with all weights, rate .0001",
+    }.items():
+        rows.append([name, *(COLUMNS[column](arm, "TI + DB", where) for column in columns)])
+    return table(("", *columns), rows)
+
+
+def knobs() -> str:
+    drawn = {
+        (record.knobs["guidance"], record.knobs["strength"])
+        for result in ledger()
+        if "TI + DB" in arms_of(result) and str(result.axes["study"]).endswith(("_a", "_d_knobs"))
+        for record in result.records
+    }
+    rows = []
+    for guidance, strength in sorted(drawn, key=lambda at: (-at[1], at[0])):
+        where = replace(EIGHT, concepts=FIRST, guidance=guidance, strength=strength)
+        measured = means("TI + DB", (*PLANE, "elements found"), where)
+        rows.append([f"{guidance:g}", f"{strength:g}".removeprefix("0"), *measured])
+    return table(("guidance", "adapter scale", *PLANE, "elements found"), rows, words=0)
+
+
+def ablations() -> str:
+    where, rows = Where(prompts=(WATERCOLOR,), seeds=(0,), concepts=FIRST), []
+    for arm, name in {
+        "TI + DB": "TI + DB",
+        "PALP": "PALP",
+        "fresh noise": "fresh noise instead of the same",
+        "SDS": "SDS (reference noise)",
+        "NFSD": "NFSD",
+        "no re-scaling": "no re-scaling, same weight",
+        "no re-scaling / 3": "no re-scaling, weight / 3",
+        "target as caption": "the target as caption of the photos",
+    }.items():
+        level = None if arm == "TI + DB" else at_equal(arm, "TI + DB", where)
+        rows.append([name, *means(arm, PLANE, where), number(level.difference.mean, sign="+") if level else ""])
+    return table(("", *PLANE, "text at equal identity, minus TI + DB"), rows)
+
+
+def dial() -> str:
+    where, rows = Where(prompts=(NIGHT,), seeds=(0,), concepts=FIRST[:2]), []
+    settings = {"TI + DB": ["TI + DB", "", "", ""], "control": ["control", ".1", "15", "7.5"]}
+    settings |= {arm: [part.removeprefix("0") for part in arm.split()] for arm in DIALS}
+    for arm, setting in settings.items():
+        if not rows_of((arm,), where).empty:
+            rows.append([*setting, *means(arm, PLANE[:2], where, 2)])
+    return table(("", "weight", "alpha", "beta", *PLANE[:2]), rows)
+
+
+def exposure() -> str:
+    heads, rows = ("text alignment", "elements found", "style", "place", "accessory in its colour", "identity"), []
+    for arm, shots, steps in (
+        ("TI + DB", 1, (10, 100, 200, 350, 500)),
+        ("TI + DB", 3, (10, 100, 200, 350, 500)),
+        ("DreamBooth", 3, (10, 350, 500)),
+    ):
+        where = replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, 4))
+        rows += [[arm, str(shots), str(step), *means(arm, heads, where, 2, step)] for step in steps]
+    return table(("method", "photos", "step", *heads), rows)
+
+
+def gradients() -> str:
+    """Between the term and reconstruction, at the parameters, as the trainings of the store logged them."""
+    with (HERE / "gradients.csv").open(encoding="utf-8", newline="") as file:
+        logged = list(csv.DictReader(file))
+    rows = []
+    for arm, target, name in (
+        ("PALP", SKETCH, "PALP, a sketch ... in the snow"),
+        ("PALP", WATERCOLOR, "PALP, a watercolor ... in the city"),
+        ("PALP", BEACH, "PALP, a photo ... on the beach"),
+        ("PALP", NIGHT, "PALP, a photo ... at night"),
+        ("control", "", "control"),
+        ("PALP, 7.5", WATERCOLOR, "PALP, the watercolor, alpha = beta = 7.5 (part e)"),
+        ("PALP, 7.5", NIGHT, "PALP, the photo at night, alpha = beta = 7.5 (part e)"),
+        ("P+ with the term", SKETCH, "P+ with the term, the sketch (part d)"),
+        ("Custom Diffusion with the term", SKETCH, "Custom Diffusion with the term, the sketch (part d)"),
+    ):
+        found = [row for row in logged if (row["arm"], row["target"]) == (arm, target)]
+        averages = (statistics.mean(float(row[key]) for row in found) for key in ("cosine", "ratio")) if found else ()
+        rows.append((name, str(len(found)), *(number(value, 2) for value in averages)))
+    return table(("training", "n", "cosine", "ratio"), rows)
+
+
+def read_gradients(store: Path) -> None:
+    """gradients.csv from the logs of a store's cells: a row per training, means over steps 100 to the end."""
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
+    logs = {log.parent.name.rpartition("_")[2]: log for log in store.glob("*/cells/*/log.csv")}  # folders end in a hash
+    for result in ledger():
+        arms = [arm for arm in arms_of(result) if arm not in DIALS]
+        if not arms or result.run[:8] not in logs:
+            continue
+        with logs[result.run[:8]].open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get(COSINE) and int(row["step"]) >= 100]
+        if rows:
+            cosine = statistics.mean(float(row[COSINE]) for row in rows)
+            ratio = statistics.mean(float(row[TERM]) / float(row[OWN]) for row in rows)
+            axes = result.axes
+            key = (arms[0], str(axes["concept"]), str(axes["train_seed"]), str(axes.get("target") or ""))
+            found[key] = (f"{cosine:.4f}", f"{ratio:.4f}")
+    with (HERE / "gradients.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("arm", "concept", "train_seed", "target", "cosine", "ratio"))
+        writer.writerows((*key, *values) for key, values in sorted(found.items()))
+
+
+COSINE, TERM, OWN = (
+    "cosine/reconstruction~prompt_alignment",
+    "prompt_alignment/gradient",
+    "reconstruction/gradient",
+)
+
+TABLES: dict[str, Callable[[], str]] = {
+    "a": lambda: pairs(Where(), ALL, ("PALP", "TI + DB"), ("control", "TI + DB"), ("PALP", "control")),
+    "targets": per_target,
+    "gradients": gradients,
+    "d": recipes,
+    "f": lambda: pairs(Where(), ALL, *(("Rare Adjective", other) for other in ("TI + DB", "PALP", "control"))),
+    "h": choices,
+    "gentler": gentler,
+    "i": lambda: trained_otherwise("full"),
+    "j": lambda: trained_otherwise(".0003"),
+    "knobs": knobs,
+    "g": lambda: pairs(
+        Where(seeds=(0,), guidance=3),
+        ALL,
+        *((arm, "TI + DB") for arm in ("PALP", "control", "Rare Adjective")),
+        ("PALP", "control"),
+    ),
+    "b": ablations,
+    "c": dial,
+    "0": exposure,
+}
+
+
+def trained_otherwise(name: str) -> str:
+    """Part i and, at a lower rate, part j: the three of part a."""
+    palp, control, alone = (f"{arm}, {name}" for arm in ("PALP", "control", "TI + DB"))
+    where = Where(prompts=(WATERCOLOR, BEACH), seeds=(0,))
+    return pairs(where, ALL, (palp, alone), (control, alone), (palp, control))
+
+
+def written(text: str) -> str:
+    """A document with the tables between their marks: `<!-- table NAME -->` and `<!-- end -->`."""
+
+    def filled(match: re.Match[str]) -> str:
+        mark, name = match["mark"], match["name"]
+        if name not in TABLES:
+            raise SystemExit(f"README.md has a mark for a table '{name}'; there are {', '.join(TABLES)}")
+        return f"{mark}\n{TABLES[name]()}\n<!-- end -->"
+
+    return re.sub(r"(?P<mark><!-- table (?P<name>\S+) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="The tables of README.md, from results.jsonl and gradients.csv.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where README.md differs")
+    parser.add_argument("--gradients", type=Path, metavar="FOLDER", help="read the gradients again, from a store")
+    given = parser.parse_args(arguments)
+    if given.gradients:
+        read_gradients(given.gradients)
+    readme = HERE / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = written(before)
+    if after == before:
+        print("README.md says what the ledger says")
+        return 0
+    print("\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", n=0, lineterm="")))
+    if given.check:
+        return 1
+    readme.write_text(after, encoding="utf-8")
+    print("README.md: tables written; read again what the text around them says")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
