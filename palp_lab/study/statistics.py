@@ -95,13 +95,10 @@ def common_steps(frame: pd.DataFrame, baseline: str, challenger: str) -> list[in
 
 def value_at(path: Floats, level: float) -> float | None:
     """Where a path `[steps 2]` passes x = `level`: the mean of its y there, None where it does not reach it."""
-    passed = []
+    passed = [y for x, y in path if x == level]  # a vertex ends one segment and begins the next: it is passed once
     for (x0, y0), (x1, y1) in itertools.pairwise(path):
-        if min(x0, x1) <= level <= max(x0, x1):
-            share = 0.5 if x0 == x1 else (level - x0) / (x1 - x0)
-            passed.append(y0 + share * (y1 - y0))
-    if not passed:
-        passed = [y for x, y in path if x == level]
+        if min(x0, x1) < level < max(x0, x1):
+            passed.append(y0 + (level - x0) / (x1 - x0) * (y1 - y0))
     return float(np.mean(passed)) if passed else None
 
 

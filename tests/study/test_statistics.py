@@ -75,6 +75,10 @@ def test_equal_identity_on_straight_lines_is_exact() -> None:
 def test_a_path_that_turns_back_is_averaged_not_picked() -> None:
     there_and_back = np.array([[0.0, 1.0], [1.0, 0.5], [0.0, 0.0]])
     assert value_at(there_and_back, 0.5) == pytest.approx((0.75 + 0.25) / 2)
+    over_a_vertex = np.array([[0.0, 1.0], [1.0, 0.5], [2.0, 0.3], [1.0, 0.0]])
+    assert value_at(over_a_vertex, 1.0) == pytest.approx((0.5 + 0.0) / 2), "where two segments meet it passes once"
+    upright = np.array([[0.0, 1.0], [0.0, 0.4], [1.0, 0.0]])
+    assert value_at(upright, 0.0) == pytest.approx(0.7)
 
 
 def test_no_common_pair_is_no_comparison(study: list[Result]) -> None:
