@@ -47,7 +47,8 @@ bench: $(READY) ## seconds per step, picture and configuration; memory and time 
 
 study: $(READY) ## the study of experiments/palp_vs_ti_db; runs only the cells that are missing, writes its tables (STUDY=... for another)
 	$(BIN)/palp-lab run -m study=$(STUDY) $(ARGS)
-	$(BIN)/python experiments/palp_vs_ti_db/tables.py
+	for ledger in experiments/*/results.jsonl; do script=$${ledger%results.jsonl}tables.py; \
+	  test ! -e $$script || $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the environment and caches; results in outputs/ stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -2,24 +2,18 @@
 
     python experiments/palp_vs_ti_db/tables.py           # writes them into README.md, between their marks
     python experiments/palp_vs_ti_db/tables.py --check   # writes nothing, exits with 1 where README.md says otherwise
-    python experiments/palp_vs_ti_db/tables.py --gradients FOLDER
-                                  # first reads the gradients of finished trainings again, from what a sweep left there
 
 It is also an example of how to ask the ledger what no report asks: cells of several parts under one name, side by side.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import difflib
-import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 from cells import (
     BEACH,
@@ -40,13 +34,14 @@ from cells import (
     rows_of,
 )
 
+from palp_lab.study.documents import bare, main, markdown
 from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step
 
 
 def mean(arm: str, metric: str, where: Where, digits: int, step: int | None = None) -> str:
     rows = rows_of((arm,), where)
     values = rows.loc[rows["step"] == (step or where.exposure[0]), metric].dropna()
-    return number(float(values.mean()), digits) if len(values) else "–"
+    return bare(float(values.mean()), digits) if len(values) else "–"
 
 
 @cache
@@ -60,22 +55,15 @@ def at_equal(challenger: str, baseline: str, where: Where) -> Comparison | None:
     return compare_at_equal(rows_of((baseline, challenger), where), baseline, challenger, TEXT, IDENTITY)
 
 
-def number(value: float, digits: int = 3, sign: str = "") -> str:
-    """As these tables have it: no zero before the point, no sign before zero."""
-    shown = f"{abs(value):.{digits}f}"
-    before = "" if not float(shown) else "-" if value < 0 else sign
-    return before + shown.removeprefix("0")
-
-
 def difference(one: Comparison | None) -> str:
     if one is None:
         return "–"
-    middle, low, high = (number(x, sign="+") for x in (one.difference.mean, one.difference.low, one.difference.high))
+    middle, low, high = (bare(x, sign="+") for x in (one.difference.mean, one.difference.low, one.difference.high))
     return f"{middle} [{low}, {high}]"
 
 
 def chance(one: Comparison | None) -> str:
-    return "–" if one is None or one.p_concepts is None else number(one.p_concepts)
+    return "–" if one is None or one.p_concepts is None else bare(one.p_concepts)
 
 
 COLUMNS: dict[str, Callable[[str, str, Where], str]] = {
@@ -90,13 +78,6 @@ COLUMNS: dict[str, Callable[[str, str, Where], str]] = {
 ALL = ("pairs", "text alignment", "identity", "p (text)", "p (identity)", "text at equal identity", "p")
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """Markdown; the first `words` columns are words, the others numbers."""
-    rule = ["---" if place < words else "---:" for place in range(len(heads))]
-    lines = [re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(row)} |") for row in (heads, *rows)]
-    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
-
-
 def pairs(where: Where, columns: Sequence[str], *sides: tuple[str, str]) -> str:
     """A row per (challenger, baseline) of which both have been run."""
     rows = []
@@ -105,7 +86,7 @@ def pairs(where: Where, columns: Sequence[str], *sides: tuple[str, str]) -> str:
             continue
         told = f"{plain(challenger)} minus {plain(baseline)}"
         rows.append((told, *(COLUMNS[column](challenger, baseline, where) for column in columns)))
-    return table(("", *columns), rows)
+    return markdown(("", *columns), rows)
 
 
 def plain(arm: str) -> str:
@@ -136,14 +117,14 @@ def per_target() -> str:
     for target in TARGETS:
         where = Where(prompts=(target,), beside=arms)
         rows.append([target, *(" / ".join(means(arm, heads, where, 2)) for arm in arms)])
-    return table(("target", *arms), rows)
+    return markdown(("target", *arms), rows)
 
 
 def recipes() -> str:
     heads = (*PLANE, "diversity", "the bare class looks like the subject")
     arms = ("Textual Inversion", "P+", "DreamBooth", "DreamBooth-LoRA", "Custom Diffusion", "TI + DB", "Rare Adjective")
     where = replace(EIGHT, concepts=FIRST)
-    return table(("", *heads), [[arm, *means(arm, heads, where, 2)] for arm in arms])
+    return markdown(("", *heads), [[arm, *means(arm, heads, where, 2)] for arm in arms])
 
 
 def choices() -> str:
@@ -161,7 +142,7 @@ def choices() -> str:
         level = None if arm == "TI + DB" else at_equal(arm, "TI + DB", EIGHT)
         found = ["", ""] if arm == "TI + DB" else [difference(level), chance(level)]
         rows.append([name, *means(arm, PLANE, EIGHT), *found])
-    return table(("", *PLANE, "text at equal identity, minus TI + DB", "p"), rows)
+    return markdown(("", *PLANE, "text at equal identity, minus TI + DB", "p"), rows)
 
 
 def gentler() -> str:
@@ -175,7 +156,7 @@ def gentler() -> str:
         "TI + DB, full": "TI + DB with all weights, rate .0001",
     }.items():
         rows.append([name, *(COLUMNS[column](arm, "TI + DB", where) for column in columns)])
-    return table(("", *columns), rows)
+    return markdown(("", *columns), rows)
 
 
 def knobs() -> str:
@@ -190,7 +171,7 @@ def knobs() -> str:
         where = replace(EIGHT, concepts=FIRST, guidance=guidance, strength=strength)
         measured = means("TI + DB", (*PLANE, "elements found"), where)
         rows.append([f"{guidance:g}", f"{strength:g}".removeprefix("0"), *measured])
-    return table(("guidance", "adapter scale", *PLANE, "elements found"), rows, words=0)
+    return markdown(("guidance", "adapter scale", *PLANE, "elements found"), rows, words=0)
 
 
 def ablations() -> str:
@@ -206,8 +187,8 @@ def ablations() -> str:
         "target as caption": "the target as caption of the photos",
     }.items():
         level = None if arm == "TI + DB" else at_equal(arm, "TI + DB", where)
-        rows.append([name, *means(arm, PLANE, where), number(level.difference.mean, sign="+") if level else ""])
-    return table(("", *PLANE, "text at equal identity, minus TI + DB"), rows)
+        rows.append([name, *means(arm, PLANE, where), bare(level.difference.mean, sign="+") if level else ""])
+    return markdown(("", *PLANE, "text at equal identity, minus TI + DB"), rows)
 
 
 def dial() -> str:
@@ -217,7 +198,7 @@ def dial() -> str:
     for arm, setting in settings.items():
         if not rows_of((arm,), where).empty:
             rows.append([*setting, *means(arm, PLANE[:2], where, 2)])
-    return table(("", "weight", "alpha", "beta", *PLANE[:2]), rows)
+    return markdown(("", "weight", "alpha", "beta", *PLANE[:2]), rows)
 
 
 def exposure() -> str:
@@ -229,7 +210,7 @@ def exposure() -> str:
     ):
         where = replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, 4))
         rows += [[arm, str(shots), str(step), *means(arm, heads, where, 2, step)] for step in steps]
-    return table(("method", "photos", "step", *heads), rows)
+    return markdown(("method", "photos", "step", *heads), rows)
 
 
 def gradients() -> str:
@@ -250,37 +231,9 @@ def gradients() -> str:
     ):
         found = [row for row in logged if (row["arm"], row["target"]) == (arm, target)]
         averages = (statistics.mean(float(row[key]) for row in found) for key in ("cosine", "ratio")) if found else ()
-        rows.append((name, str(len(found)), *(number(value, 2) for value in averages)))
-    return table(("training", "n", "cosine", "ratio"), rows)
+        rows.append((name, str(len(found)), *(bare(value, 2) for value in averages)))
+    return markdown(("training", "n", "cosine", "ratio"), rows)
 
-
-def read_gradients(store: Path) -> None:
-    """gradients.csv from the logs of a store's cells: a row per training, means over steps 100 to the end."""
-    found: dict[tuple[str, ...], tuple[str, str]] = {}
-    logs = {log.parent.name.rpartition("_")[2]: log for log in store.glob("*/cells/*/log.csv")}  # folders end in a hash
-    for result in ledger():
-        arms = [arm for arm in arms_of(result) if arm not in DIALS]
-        if not arms or result.run[:8] not in logs:
-            continue
-        with logs[result.run[:8]].open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get(COSINE) and int(row["step"]) >= 100]
-        if rows:
-            cosine = statistics.mean(float(row[COSINE]) for row in rows)
-            ratio = statistics.mean(float(row[TERM]) / float(row[OWN]) for row in rows)
-            axes = result.axes
-            key = (arms[0], str(axes["concept"]), str(axes["train_seed"]), str(axes.get("target") or ""))
-            found[key] = (f"{cosine:.4f}", f"{ratio:.4f}")
-    with (HERE / "gradients.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("arm", "concept", "train_seed", "target", "cosine", "ratio"))
-        writer.writerows((*key, *values) for key, values in sorted(found.items()))
-
-
-COSINE, TERM, OWN = (
-    "cosine/reconstruction~prompt_alignment",
-    "prompt_alignment/gradient",
-    "reconstruction/gradient",
-)
 
 TABLES: dict[str, Callable[[], str]] = {
     "a": lambda: pairs(Where(), ALL, ("PALP", "TI + DB"), ("control", "TI + DB"), ("PALP", "control")),
@@ -312,38 +265,5 @@ def trained_otherwise(name: str) -> str:
     return pairs(where, ALL, (palp, alone), (control, alone), (palp, control))
 
 
-def written(text: str) -> str:
-    """A document with the tables between their marks: `<!-- table NAME -->` and `<!-- end -->`."""
-
-    def filled(match: re.Match[str]) -> str:
-        mark, name = match["mark"], match["name"]
-        if name not in TABLES:
-            raise SystemExit(f"README.md has a mark for a table '{name}'; there are {', '.join(TABLES)}")
-        return f"{mark}\n{TABLES[name]()}\n<!-- end -->"
-
-    return re.sub(r"(?P<mark><!-- table (?P<name>\S+) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The tables of README.md, from results.jsonl and gradients.csv.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where README.md differs")
-    parser.add_argument("--gradients", type=Path, metavar="FOLDER", help="read the gradients again, from a store")
-    given = parser.parse_args(arguments)
-    if given.gradients:
-        read_gradients(given.gradients)
-    readme = HERE / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = written(before)
-    if after == before:
-        print("README.md says what the ledger says")
-        return 0
-    print("\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", n=0, lineterm="")))
-    if given.check:
-        return 1
-    readme.write_text(after, encoding="utf-8")
-    print("README.md: tables written; read again what the text around them says")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(HERE / "README.md", TABLES))
