@@ -27,7 +27,7 @@ from tests.test_verbs_pictures import compose_verb
 SENTENCE = "a photo of a {} in the snow"
 PROMPT = "a photo of a cat in the snow"
 FAST = Sampling("ddim", 5, 5.0)
-WAYS = [*((name, 0.5) for name in SCHEDULERS), ("ddim", 1.0), ("euler_a", 1.0)]
+WAYS = [*((name, 0.5) for name in SCHEDULERS), ("ddim", 1.0), ("euler_a", 1.0), ("HeunDiscreteScheduler", 0.5)]
 
 
 def photo(width: int = 32, height: int = 32, seed: int = 0) -> Image.Image:

@@ -132,6 +132,9 @@ def test_each_setting_has_a_folder_that_can_be_scored(
         assert re.fullmatch(rf"mine-{digest}-[0-9a-f]{{8}}", folder.name)
         drawn = read_pictures(folder)
         assert len({picture.sentence for picture in drawn}) == len(drawn), "one setting, one picture of each"
+    whole, half = (read_pictures(folders[place])[0] for place in (0, 3))
+    assert (whole.knobs["strength"], half.knobs["strength"]) == (1.0, 0.5)
+    assert not torch.equal(whole.image, half.image), "half of the adapter draws another picture"
 
 
 @pytest.mark.parametrize("trouble", ["torn", "another base"])

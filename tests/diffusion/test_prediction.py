@@ -87,6 +87,8 @@ def test_t_stays_in_the_asked_part_of_the_clock(kind: Kind) -> None:
 def test_every_step_of_a_discrete_clock_is_drawn() -> None:
     path = VariancePreserving(torch.linspace(0.99, 0.5, 4))
     assert set(path.draw_t(500, torch.Generator().manual_seed(0)).tolist()) == {0, 1, 2, 3}
+    assert set(path.draw_t(500, torch.Generator().manual_seed(0), 0.25, 0.75).tolist()) == {1, 2}
+    assert set(path.draw_t(500, torch.Generator().manual_seed(0), 0.5, 0.6).tolist()) == {2}, "never no step at all"
 
 
 def test_guidance_one_is_the_conditional_output_and_zero_the_unconditional_one() -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from palp_lab.report import report
@@ -114,6 +115,19 @@ def test_answers_are_scored(kit: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert won.mean == 1.0 and (more, equal, less) == (24, 0, 0)
     assert [row[2:] for row in agreement.rows] == [(36, 2), (36, 2)]
     assert float(str(agreement.rows[0][1])) == pytest.approx(1.0) and float(str(agreement.rows[1][1])) < 1
+
+
+def test_a_tie_counts_half() -> None:
+    rows = [
+        {"item": f"{prompt}{method}", "method": method, "prompt": prompt, "elements": seen, "similarity": 3}
+        for prompt, pair in (("a", (1.0, 0.5)), ("b", (0.5, 0.5)), ("c", (0.5, 0.5)), ("d", (0.0, 1.0)))
+        for method, seen in zip(("palp", "ti_db"), pair, strict=True)
+    ]
+    answers = pd.DataFrame(rows).assign(rater="Anna", dataset="tiny", model="tiny", concept="cat")
+    _, preference, _ = score_answers(answers, resamples=50)
+    found = {row[1]: row[2:] for row in preference.rows}
+    assert found["elements seen"][0].mean == 0.5 and found["elements seen"][1:] == (1, 2, 1)
+    assert found["likeness"][0].mean == 0.5 and found["likeness"][1:] == (0, 4, 0)
 
 
 def test_agreement_is_krippendorff_s() -> None:
