@@ -133,6 +133,19 @@ def test_own_target_is_marked_and_others_are_measured(micro_lab: MicroLab, outpu
     assert {record.target for record in result.records} == {"a sketch of a {} in the snow"}
 
 
+def test_drift_is_from_the_base_models_own_pictures(micro_lab: MicroLab, output: Path) -> None:
+    result = load_result(ran(micro_lab, output, "method=ti_db", "optimizer.lr=0.3", "trainer.max_steps=2") / RESULT)
+    drift = [record.metrics for record in result.records if record.prompt_group == "drift"]
+    moved = [metric.value for metrics in drift for name, metric in metrics.items() if name.startswith("drift")]
+    assert moved and any(value and value > 1e-3 for value in moved), "a network that was changed draws other pictures"
+
+
+def test_estimates_are_told_apart_by_how_the_strip_is_drawn(micro_lab: MicroLab, output: Path) -> None:
+    plain, other = (cell_of(micro_lab, output, "method=ti_db", *more) for more in ((), ("strip.t=0.5",)))
+    assert plain.stage_key("estimates", 1) != other.stage_key("estimates", 1)
+    assert plain.stage_key("pictures", 1) == other.stage_key("pictures", 1) and plain.run == other.run
+
+
 def test_more_pictures_do_not_retrain_and_other_metrics_do_not_redraw(micro_lab: MicroLab, output: Path) -> None:
     ran(micro_lab, output, "method=ti_db", "checkpoints=[2]")
     before = stages(output)
