@@ -189,6 +189,15 @@ def knobs() -> str:
     return markdown(("guidance", "adapter scale", *PLANE, "elements found"), rows, words=0)
 
 
+def guidance() -> str:
+    """Part g beside the parts it draws again."""
+    rows = []
+    for arm in ("TI + DB", "control", "PALP", "Rare Adjective"):
+        usual, less = (Where(seeds=(0,), guidance=scale) for scale in (7.5, 3))
+        rows.append([arm, *(mean(arm, metric, at, 3) for metric in (TEXT, IDENTITY) for at in (usual, less))])
+    return markdown(("", "text alignment, guidance 7.5", "3", "identity, guidance 7.5", "3"), rows)
+
+
 def ablations() -> str:
     where, rows = Where(prompts=(WATERCOLOR,), seeds=(0,), concepts=FIRST), []
     for arm, name in {
@@ -262,6 +271,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "i": lambda: trained_otherwise("full"),
     "j": lambda: trained_otherwise(".0003"),
     "knobs": knobs,
+    "guidance": guidance,
     "g": lambda: pairs(
         Where(seeds=(0,), guidance=3),
         ALL,

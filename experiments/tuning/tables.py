@@ -45,6 +45,8 @@ def part(name: str) -> str:
     """A row per recipe and value: the hypervolume of its curve per subject, their mean, and where the curve ends."""
     key = PARTS[name]
     cells = [result for result in ledger() if result.axes["study"] == f"tuning_{name}"]
+    if not cells:
+        return "Not run yet."
     frame = observations(cells, series=[key])
     value = {result.run: float(str(result.axes[key])) for result in cells}
     frame = frame.assign(value=frame["run"].map(value)).dropna(subset=list(AXES))
