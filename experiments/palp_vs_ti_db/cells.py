@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from palp_lab.study.ledger import read_jsonl
-from palp_lab.study.observations import observations
+from palp_lab.study.observations import bound_observations, observations
 from palp_lab.study.result import Result
 
 HERE = Path(__file__).resolve().parent
@@ -43,7 +43,7 @@ ARMS: dict[str, tuple[Mapping[str, object], ...]] = {
     "TI + DB, .0003": ({"method": "ti_db", "optimizer.lr": 0.0003},),
     "PALP, .0003": ({"method": "palp", "optimizer.lr": 0.0003},),
     "control, .0003": ({"method": "palp_control", "optimizer.lr": 0.0003},),
-    "joint": ({"method": "rare_adjective", "stages": "[]"},),
+    "Rare Adjective, at once": ({"method": "rare_adjective", "stages": "[]"},),
     "no class word": ({"method": "rare_adjective", "tokens.init_token": "null", "tokens.phrase": "{placeholder}"},),
     "on LoRA": ({"method": "rare_adjective", "edits": "lora", "edits.rank": 16, "optimizer.lr": 0.001},),
     "fresh noise": ({"method": "palp_fresh_noise"},),
@@ -106,6 +106,8 @@ class Where:
     shots: int = 3
     exposure: tuple[int, int] = (350, 4)
     """The steps of the whole training and its batch size: the field's exposure is their product."""
+    other: bool = False
+    """Of an arm with a target the prompts it was not tuned for, in place of its own."""
     beside: tuple[str, ...] = ()
     """Arms that must have measured the same pairs too: means of a study under way are then over the same ones."""
 
@@ -119,6 +121,12 @@ def ledger() -> tuple[Result, ...]:
     return tuple(read_jsonl(HERE / "results.jsonl"))
 
 
+@cache
+def bounds() -> pd.DataFrame:
+    """What trivial rivals reach, from the cells that measured them."""
+    return bound_observations(ledger())
+
+
 def arms_of(result: Result) -> list[str]:
     """The names of a cell's setting: none where no table asks for it."""
     setting = {key: value for key, value in result.axes.items() if key not in COMMON}
@@ -127,7 +135,8 @@ def arms_of(result: Result) -> list[str]:
 
 @cache
 def rows_of(arms: tuple[str, ...], where: Where) -> pd.DataFrame:
-    """Rows of these arms, one curve each; of an arm with a target those of its own, and of pictures without subject."""
+    """Rows of these arms, one curve each; of an arm with a target those of its own prompt, and of pictures without the
+    subject."""
     found = []
     for result in ledger():
         axes = result.axes
@@ -136,7 +145,8 @@ def rows_of(arms: tuple[str, ...], where: Where) -> pd.DataFrame:
             common = {key: value for key, value in axes.items() if key in COMMON}
             found += [replace(result, axes={**common, "method": arm}) for arm in arms if arm in arms_of(result)]
     frame = observations(found)
-    frame = frame[frame["target"].isna() | frame["own_target"] | (frame["prompt_group"] == "drift")]
+    asked = ~frame["own_target"] if where.other else frame["own_target"] | (frame["prompt_group"] == "drift")
+    frame = frame[frame["target"].isna() | asked]
     at = [(knobs["guidance"], knobs["strength"]) for knobs in map(dict, frame["knobs"])]
     frame = frame[[drawn == (where.guidance, where.strength) for drawn in at]] if at else frame
     for column, wanted in (("concept", where.concepts), ("prompt", where.prompts)):

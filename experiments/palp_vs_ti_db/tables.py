@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
+import pandas as pd
 from cells import (
     BEACH,
     DIALS,
@@ -30,12 +31,14 @@ from cells import (
     WORN,
     Where,
     arms_of,
+    bounds,
     ledger,
     rows_of,
 )
 
+from palp_lab.study.curves import volumes_per_concept
 from palp_lab.study.documents import bare, main, markdown
-from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step
+from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step, sign_flip_p
 
 
 def mean(arm: str, metric: str, where: Where, digits: int, step: int | None = None) -> str:
@@ -78,20 +81,20 @@ COLUMNS: dict[str, Callable[[str, str, Where], str]] = {
 ALL = ("pairs", "text alignment", "identity", "p (text)", "p (identity)", "text at equal identity", "p")
 
 
+MOVED = ("text alignment", "identity", "p (identity)", "text at equal identity", "p")
+LEVEL = ("pairs", "text at equal identity", "p")
+OF_THE_TERM = (("PALP", "TI + DB"), ("control", "TI + DB"), ("PALP", "control"))
+
+
 def pairs(where: Where, columns: Sequence[str], *sides: tuple[str, str]) -> str:
     """A row per (challenger, baseline) of which both have been run."""
-    rows = []
+    shared, rows = {arm.partition(", ")[2] for side in sides for arm in side}, []
     for challenger, baseline in sides:
         if any(rows_of((arm,), where).empty for arm in (challenger, baseline)):
             continue
-        told = f"{plain(challenger)} minus {plain(baseline)}"
-        rows.append((told, *(COLUMNS[column](challenger, baseline, where) for column in columns)))
+        told = [arm.partition(", ")[0] if len(shared) == 1 else arm for arm in (challenger, baseline)]
+        rows.append((" minus ".join(told), *(COLUMNS[column](challenger, baseline, where) for column in columns)))
     return markdown(("", *columns), rows)
-
-
-def plain(arm: str) -> str:
-    """An arm's name without what all arms of its table share."""
-    return arm.partition(",")[0]
 
 
 METRICS = {
@@ -133,7 +136,7 @@ def choices() -> str:
         "TI + DB": "TI + DB (LoRA, rank 16, rate .001)",
         "TI + DB, full": "TI + DB with all weights of the UNet instead, rate .0001",
         "Rare Adjective": "Rare Adjective",
-        "joint": "Rare Adjective, word and weights from the start",
+        "Rare Adjective, at once": "Rare Adjective, word and weights from the start",
         "no class word": "Rare Adjective, no class word in the prompt",
         "on LoRA": "Rare Adjective with TI + DB's LoRA",
         "TI + DB, attention": "TI + DB with all weights of the attention, rate .0001",
@@ -147,7 +150,6 @@ def choices() -> str:
 
 def gentler() -> str:
     """Part h's settings on the targets of part a."""
-    columns = ("text alignment", "identity", "p (identity)", "text at equal identity", "p")
     where, rows = Where(seeds=(0,)), []
     for arm, name in {
         "PALP": "PALP",
@@ -155,8 +157,55 @@ def gentler() -> str:
         "TI + DB, .0003": "TI + DB at rate .0003",
         "TI + DB, full": "TI + DB with all weights, rate .0001",
     }.items():
-        rows.append([name, *(COLUMNS[column](arm, "TI + DB", where) for column in columns)])
-    return markdown(("", *columns), rows)
+        rows.append([name, *(COLUMNS[column](arm, "TI + DB", where) for column in MOVED)])
+    return markdown(("", *MOVED), rows)
+
+
+LEADERS = {
+    "PALP": "PALP",
+    "control": "control",
+    "Rare Adjective": "Rare Adjective",
+    "TI + DB, .0003": "TI + DB's LoRA at rate .0003",
+    "TI + DB, full": "TI + DB with all weights, rate .0001",
+}
+
+
+def stopping() -> str:
+    """What was trained to the end against TI + DB stopped at 200 steps: the same place, or another curve?"""
+    rows = []
+    for arm, name in LEADERS.items():
+        both = rows_of((arm, "TI + DB"), Where())
+        kept = both[both["step"] == both["series"].map({arm: 350, "TI + DB": 200})].assign(step=350)
+        found = [compare_at_step(kept, "TI + DB", arm, metric, 350) for metric in (TEXT, IDENTITY)]
+        shown = [cell for one in found for cell in (difference(one), chance(one))]
+        rows.append([name, str(found[0].pairs if found[0] else 0), *shown])
+    return markdown(("", "pairs", "text alignment", "p", "identity", "p"), rows)
+
+
+def volumes() -> str:
+    """Whole curves in one number, on the pairs that all of them have."""
+    where, plane = Where(seeds=(0,)), (IDENTITY, TEXT)
+    found = {arm: volumes_per_concept(rows_of((arm,), where), bounds(), plane) for arm in ("TI + DB", *LEADERS)}
+    rows = []
+    for arm, own in found.items():
+        gaps = [own[concept] - found["TI + DB"][concept] for concept in own]
+        p = sign_flip_p(gaps)
+        versus = (
+            ["", ""] if arm == "TI + DB" else [bare(statistics.mean(gaps), sign="+"), "–" if p is None else bare(p)]
+        )
+        rows.append([LEADERS.get(arm, arm), bare(statistics.mean(own.values())), *versus])
+    return markdown(("", "hypervolume", "minus TI + DB", "p"), rows)
+
+
+def costs() -> str:
+    """What an edit does beside the subject."""
+    heads, rows = ("diversity", "the bare class looks like the subject"), []
+    for arm, name in {"TI + DB": "TI + DB", **LEADERS}.items():
+        found = [result for result in ledger() if arm in arms_of(result)]
+        numbers = statistics.mean(result.cost.trainable_parameters or 0 for result in found) / 1e6
+        size = statistics.mean(result.cost.adapter_bytes or 0 for result in found) / 1e6
+        rows.append([name, *means(arm, heads, Where(prompts=None, seeds=(0,)), 2), bare(numbers, 2), f"{size:.0f}"])
+    return markdown(("", *heads, "trained numbers, millions", "adapter, MB"), rows)
 
 
 def summary() -> str:
@@ -190,12 +239,31 @@ def knobs() -> str:
 
 
 def guidance() -> str:
-    """Part g beside the parts it draws again."""
-    rows = []
+    """Part g beside the parts it draws again: the means at guidance 3, and how far they are from those at 7.5."""
+    metrics, rows = (TEXT, IDENTITY), []
     for arm in ("TI + DB", "control", "PALP", "Rare Adjective"):
         usual, less = (Where(seeds=(0,), guidance=scale) for scale in (7.5, 3))
-        rows.append([arm, *(mean(arm, metric, at, 3) for metric in (TEXT, IDENTITY) for at in (usual, less))])
-    return markdown(("", "text alignment, guidance 7.5", "3", "identity, guidance 7.5", "3"), rows)
+        frame = pd.concat([rows_of((arm,), usual).assign(series="7.5"), rows_of((arm,), less).assign(series="3")])
+        frame = frame.assign(knobs=[()] * len(frame))  # two settings side by side, as no report has them
+        cells = []
+        for metric in metrics:
+            one = compare_at_step(frame, "7.5", "3", metric, 350)
+            cells += [mean(arm, metric, less, 3), difference(one), chance(one)]
+        rows.append([arm, *cells])
+    heads = ("text alignment at guidance 3", "minus at 7.5", "p", "identity at guidance 3", "minus at 7.5", "p")
+    return markdown(("", *heads), rows)
+
+
+def worn() -> str:
+    """Accessories found in their colour, at equal steps and at equal identity."""
+    rows = []
+    for challenger, baseline in OF_THE_TERM:
+        frame = rows_of((baseline, challenger), Where())
+        after = compare_at_step(frame, baseline, challenger, WORN, 350)
+        level = compare_at_equal(frame, baseline, challenger, WORN, IDENTITY)
+        found = [cell for one in (after, level) for cell in (difference(one), chance(one))]
+        rows.append([f"{challenger} minus {baseline}", *found])
+    return markdown(("accessory in its colour", "after 350 steps", "p", "at equal identity", "p"), rows)
 
 
 def ablations() -> str:
@@ -261,7 +329,10 @@ def gradients() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "summary": summary,
-    "a": lambda: pairs(Where(), ALL, ("PALP", "TI + DB"), ("control", "TI + DB"), ("PALP", "control")),
+    "stopping": stopping,
+    "volumes": volumes,
+    "costs": costs,
+    "a": lambda: pairs(Where(), ALL, *OF_THE_TERM),
     "targets": per_target,
     "gradients": gradients,
     "d": recipes,
@@ -272,6 +343,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "j": lambda: trained_otherwise(".0003"),
     "knobs": knobs,
     "guidance": guidance,
+    "worn": worn,
+    "transfer": lambda: pairs(Where(prompts=None, other=True), LEVEL, *OF_THE_TERM),
+    "order": lambda: pairs(
+        EIGHT, MOVED, ("Rare Adjective", "TI + DB, full"), ("Rare Adjective, at once", "Rare Adjective")
+    ),
+    "e": lambda: pairs(
+        Where(prompts=(WATERCOLOR, NIGHT), seeds=(0,)), ALL, ("PALP, 7.5", "TI + DB"), ("PALP, 7.5", "PALP")
+    ),
     "g": lambda: pairs(
         Where(seeds=(0,), guidance=3),
         ALL,

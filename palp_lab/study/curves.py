@@ -145,6 +145,19 @@ def reference_point(found: Sequence[Anchor], axes: Axes) -> tuple[float, float]:
     )
 
 
+def volumes_per_concept(rows: pd.DataFrame, bounds: pd.DataFrame, axes: Axes) -> dict[str, float]:
+    """Per concept the hypervolume of one series' curve over steps, each mark a mean over prompts and seeds, against the
+    concept's own reference: its class word and its photos under the same prompts. What one number says of a whole
+    curve: how far it comes counts as much as how high it lies."""
+    higher, found = directions_for(axes), {}
+    for concept, own in rows.dropna(subset=list(axes)).groupby("concept", sort=True):
+        mine = bounds[bounds["concept"] == concept]
+        corner = reference_point(anchors(mine, axes, list(own["prompt"].unique()), resamples=1), axes)
+        marks = own.groupby("step")[list(axes)].mean().to_numpy(dtype=float)
+        found[str(concept)] = hypervolume(marks, corner, higher)
+    return found
+
+
 def _volume(
     rows: pd.DataFrame, axes: Axes, points: Sequence[CurvePoint], reference: Sequence[float], resamples: int, seed: int
 ) -> Interval:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from palp_lab.study.curves import anchors, curves_over_knobs, curves_over_steps, reference_point
+from palp_lab.study.curves import anchors, curves_over_knobs, curves_over_steps, reference_point, volumes_per_concept
 from palp_lab.study.observations import bound_observations, observations, scoped
-from palp_lab.study.pareto import on_front
+from palp_lab.study.pareto import hypervolume, on_front
 from palp_lab.study.result import MetricValue, Result
 from palp_lab.study.study import Question, study_of
 
@@ -40,6 +40,22 @@ def test_the_method_that_keeps_text_dominates_more_volume(study: list[Result]) -
     assert palp is not None and ti_db is not None
     assert palp.mean > ti_db.mean
     assert palp.low is not None and palp.high is not None and palp.low < palp.mean < palp.high
+
+
+def test_volumes_per_concept_are_those_of_the_concept_alone(study: list[Result]) -> None:
+    frame, bounds = scoped(observations(study), "own"), bound_observations(study)
+    axes = ("identity", "text_alignment")
+    palp, alone = (volumes_per_concept(frame[frame["series"] == name], bounds, axes) for name in ("palp", "ti_db"))
+    assert list(palp) == list(alone) == sorted(frame["concept"].unique())
+    assert all(palp[concept] > alone[concept] > 0 for concept in palp), "palp keeps text, concept by concept"
+    one = frame[(frame["series"] == "palp") & (frame["concept"] == "cat 11")]
+    own = bounds[bounds["concept"] == "cat 11"]
+    corner = [
+        own[(own["name"] == name) & own["prompt"].isin(one["prompt"])][axis].mean()
+        for name, axis in (("class_word", axes[0]), ("training_photos", axes[1]))
+    ]
+    marks = one.groupby("step")[list(axes)].mean().to_numpy()
+    assert palp["cat 11"] == pytest.approx(hypervolume(marks, corner, (True, True)))
 
 
 def test_a_missing_step_of_a_cell_lowers_n_there_only(study: list[Result]) -> None:
