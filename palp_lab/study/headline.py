@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from palp_lab.study.directions import higher_is_better, label_of
 from palp_lab.study.palette import words
 from palp_lab.study.rendering import number, p_value, range_of
-from palp_lab.study.statistics import Comparison
+from palp_lab.study.statistics import STOPPED, Comparison
 
 LEAST_PAIRS, LEAST_CONCEPTS, LEVEL = 8, 6, 0.05
 """Below these no claim is made (ours). Intervals over few subjects are too short: with three, one in four holds no
@@ -58,7 +58,8 @@ def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
         return Headline(_verdict_at_level(level, x), (_sentence(level), none.replace("identity", label_of(x))))
     text, image = last[y], last.get(x)
     names = (words(text.challenger), words(text.baseline))
-    sentences = [_sentence(one) for one in (text, image, level) if one is not None]
+    early = [one for one in comparisons if one.at.startswith(STOPPED) and one.metric in (y, x)]
+    sentences = [_sentence(one) for one in (text, image, level, *early) if one is not None]
     sentences += _caveats(text, level)
     return Headline(_verdict(names, text, image, level), tuple(sentences))
 
@@ -136,7 +137,12 @@ def _sign(one: Comparison) -> int:
 
 def _sentence(one: Comparison) -> str:
     d = one.difference
-    where = f"At {one.at.replace('step ', 'equal steps (')})" if one.at.startswith("step") else f"At {one.at}"
+    if one.at.startswith("step"):
+        where = f"At {one.at.replace('step ', 'equal steps (')})"
+    elif one.at.startswith(STOPPED):
+        where = f"Had {words(one.baseline)} been stopped after {one.at.removeprefix(STOPPED)} steps"
+    else:
+        where = f"At {one.at}"
     change = f"is {number(abs(d.mean))} {'higher' if d.mean > 0 else 'lower'} than that of {words(one.baseline)}"
     interval = (
         f"95\u00a0% interval {range_of(d, signed=True)}" if d.low is not None else "too few pairs for an interval"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,8 @@ from palp_lab.types import UserError
 
 LEVELS_OF_IDENTITY = 9
 """At how many levels of identity, evenly over what both methods reach, a pair is compared (ours)."""
+STOPPED = "the end, baseline stopped at step "
+"""How a comparison with a baseline that was stopped earlier says where it was made, before the step."""
 EXACT_CONCEPTS = 14
 """Up to here all 2^n sign flips are enumerated; above, 10 000 are drawn (ours)."""
 
@@ -24,10 +26,10 @@ EXACT_CONCEPTS = 14
 class Comparison:
     """`challenger` minus `baseline` on one metric.
 
-    `at` says where ("step 500", "equal identity"). `pairs` of `possible` pairs could be compared. `p_concepts` is an
-    exact sign-flip test on the means per concept: honest about how few concepts there are (with c of them it cannot
-    fall below 2 / 2^c, given as `p_floor`). `p_pairs` is Wilcoxon's signed-rank test on all pairs: sharper, but it
-    takes pairs of one concept for independent.
+    `at` says where ("step 500", "equal identity", or against a baseline that was stopped earlier, `STOPPED`). `pairs`
+    of `possible` pairs could be compared. `p_concepts` is an exact sign-flip test on the means per concept: honest about
+    how few concepts there are (with c of them it cannot fall below 2 / 2^c, given as `p_floor`). `p_pairs` is
+    Wilcoxon's signed-rank test on all pairs: sharper, but it takes pairs of one concept for independent.
     """
 
     baseline: str
@@ -85,6 +87,38 @@ def compare_at_equal(
     index = pd.MultiIndex.from_tuples(list(kept), names=list(UNIT))
     series = pd.Series(list(kept.values()), index=index, dtype=float)
     return _compared(series, baseline, challenger, metric, f"equal {matched}", len(units), resamples, seed)
+
+
+def compare_stopped(
+    frame: pd.DataFrame,
+    baseline: str,
+    challenger: str,
+    metric: str,
+    matched: str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison | None:
+    """The challenger at the last common step against a baseline that was stopped earlier: at the step where its mean of
+    `matched` (identity) is nearest to the challenger's. None where that is the last step, or no pair was measured.
+
+    Stopping earlier costs nothing, so a challenger that is no better than this has moved along the baseline's curve.
+    """
+    sides = _sides(frame, baseline, challenger)
+    last = max(common_steps(frame, baseline, challenger), default=None)
+    if last is None:
+        return None
+    ends = per_unit(sides[1][sides[1]["step"] == last], [matched])
+    away = {}
+    for step, rows in sides[0][sides[0]["step"] <= last].groupby("step", sort=True):
+        both = pd.concat([per_unit(rows, [matched]), ends], axis=1, join="inner")
+        if len(both):
+            away[int(step)] = abs(float((both.iloc[:, 0] - both.iloc[:, 1]).mean()))
+    stop = min(away, key=lambda step: away[step], default=last)
+    if stop == last:
+        return None
+    stopped = sides[0][sides[0]["step"] == stop].assign(step=last)
+    one = compare_at_step(pd.concat([stopped, sides[1]]), baseline, challenger, metric, last, resamples, seed)
+    return one and replace(one, at=f"{STOPPED}{stop}")
 
 
 def common_steps(frame: pd.DataFrame, baseline: str, challenger: str) -> list[int]:

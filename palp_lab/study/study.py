@@ -32,7 +32,7 @@ from palp_lab.study.palette import words
 from palp_lab.study.pareto import directions_for
 from palp_lab.study.result import Result
 from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread
-from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step
+from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step, compare_stopped
 from palp_lab.study.table import Table
 from palp_lab.study.tables import (
     CLAIM,
@@ -179,7 +179,8 @@ def _on_one_front(trained: list[Curve], swept: list[Curve], axes: tuple[str, str
 
 
 def _comparisons(scope: pd.DataFrame, question: Question) -> list[Comparison]:
-    """Both axes at every common step; at the last one, and at equal x, every other metric that has a better end."""
+    """Both axes at every common step, and against a baseline that was stopped earlier; at the last step and at equal x
+    every other metric that has a better end."""
     pair = compared(scope, question)
     if pair is None:
         return []
@@ -191,6 +192,7 @@ def _comparisons(scope: pd.DataFrame, question: Question) -> list[Comparison]:
     found = [compare_at_step(scope, *pair, metric, step, *how) for step in steps for metric in (y, x)]
     found += [compare_at_step(scope, *pair, metric, step, *how) for step in steps[-1:] for metric in others]
     found += [compare_at_equal(scope, *pair, metric, x, *how) for metric in (y, *others)]
+    found += [compare_stopped(scope, *pair, metric, x, *how) for metric in (y, x)]
     return [one for one in found if one is not None]
 
 

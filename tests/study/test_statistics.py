@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from palp_lab.study.observations import observations, scoped
 from palp_lab.study.result import Result
 from palp_lab.study.statistics import (
+    STOPPED,
     common_steps,
     compare_at_equal,
     compare_at_step,
+    compare_stopped,
     sign_flip_p,
     value_at,
     wilcoxon_p,
@@ -79,6 +81,25 @@ def test_a_path_that_turns_back_is_averaged_not_picked() -> None:
     assert value_at(over_a_vertex, 1.0) == pytest.approx((0.5 + 0.0) / 2), "where two segments meet it passes once"
     upright = np.array([[0.0, 1.0], [0.0, 0.4], [1.0, 0.0]])
     assert value_at(upright, 0.0) == pytest.approx(0.7)
+
+
+def test_a_baseline_that_was_stopped_earlier_is_a_rival(study: list[Result]) -> None:
+    """A challenger that is the baseline at an earlier step is no better than that, whatever equal steps say."""
+    frame = scoped(observations(study), "own")
+    alone = frame[frame["series"] == "ti_db"]
+    slow = alone[alone["step"] != 500].assign(
+        series="slow", step=alone["step"].map({0: 0, 100: 200, 200: 500, 350: 900})
+    )
+    both = pd.concat([alone, slow])
+    found = compare_stopped(both, "ti_db", "slow", "text_alignment", "identity", resamples=50)
+    assert found is not None and found.at == f"{STOPPED}200"
+    assert (found.difference.mean, found.pairs, found.p_concepts) == (0.0, found.possible, 1.0)
+    at_steps = compare_at_step(both, "ti_db", "slow", "text_alignment", 500, resamples=50)
+    assert at_steps is not None and at_steps.difference.mean > 0.01
+    fast = compare_stopped(both, "slow", "ti_db", "text_alignment", "identity", resamples=50)
+    assert fast is None, "who is behind at the end cannot be stopped earlier"
+    apart = both[(both["series"] == "slow") | (both["step"] == 350)]
+    assert compare_stopped(apart, "ti_db", "slow", "text_alignment", "identity") is None, "no step in common"
 
 
 def test_no_common_pair_is_no_comparison(study: list[Result]) -> None:
