@@ -140,7 +140,7 @@ def _sentence(one: Comparison) -> str:
     if one.at.startswith("step"):
         where = f"At {one.at.replace('step ', 'equal steps (')})"
     elif one.at.startswith(STOPPED):
-        where = f"Had {words(one.baseline)} been stopped after {one.at.removeprefix(STOPPED)} steps"
+        where = f"With {words(one.baseline)} stopped after {one.at.removeprefix(STOPPED)} steps"
     else:
         where = f"At {one.at}"
     change = f"is {number(abs(d.mean))} {'higher' if d.mean > 0 else 'lower'} than that of {words(one.baseline)}"

@@ -27,8 +27,8 @@ class Comparison:
     """`challenger` minus `baseline` on one metric.
 
     `at` says where ("step 500", "equal identity", or against a baseline that was stopped earlier, `STOPPED`). `pairs`
-    of `possible` pairs could be compared. `p_concepts` is an exact sign-flip test on the means per concept: honest about
-    how few concepts there are (with c of them it cannot fall below 2 / 2^c, given as `p_floor`). `p_pairs` is
+    of `possible` pairs could be compared. `p_concepts` is an exact sign-flip test on the means per concept: honest
+    about how few concepts there are (with c of them it cannot fall below 2 / 2^c, given as `p_floor`). `p_pairs` is
     Wilcoxon's signed-rank test on all pairs: sharper, but it takes pairs of one concept for independent.
     """
 

@@ -9,7 +9,7 @@ import pytest
 from palp_lab.study.headline import headline, unasked
 from palp_lab.study.intervals import Interval
 from palp_lab.study.result import Result
-from palp_lab.study.statistics import Comparison
+from palp_lab.study.statistics import STOPPED, Comparison
 from palp_lab.study.study import Question, study_of
 
 X, Y = "identity", "text_alignment"
@@ -134,6 +134,17 @@ def test_the_last_step_is_the_one_that_counts() -> None:
         "0.050 higher than that of TI + DB (95\u00a0% interval [+0.040, +0.060]; 24 pairs from 6 concepts)"
         in said.sentences[0]
     )
+
+
+def test_a_baseline_that_was_stopped_earlier_is_told_after_the_answer() -> None:
+    asked = [difference(Y, "step 500", 0.05, 0.01), difference(X, "step 500", -0.05, 0.01)]
+    early = [difference(Y, f"{STOPPED}200", -0.004, 0.01), difference(X, f"{STOPPED}200", 0.0, 0.01)]
+    said = headline([*asked, *early], X, Y)
+    assert said.verdict == headline(asked, X, Y).verdict
+    assert said.sentences[2].startswith(
+        "With TI + DB stopped after 200 steps, text alignment of PALP is 0.004 lower than that of TI + DB"
+    )
+    assert said.sentences[3].startswith("With TI + DB stopped after 200 steps, identity of PALP")
 
 
 def test_lower_can_be_better() -> None:
