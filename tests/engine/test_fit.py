@@ -129,6 +129,13 @@ def test_a_run_may_grow(train: Any, tmp_path: Path) -> None:
         {"batch_size": 8},
         {"given": {"seed": 5}},
         {"ema": 0.5},
+        {"accumulate": 2},
+        {"gradient_clip": 0.5},
+        {"token_lr": 0.003},
+        {"flip": 0.25},
+        {"variants": 2},
+        {"given": {"target": "an oil painting of {}"}},
+        {"given": {"captions": ["a photo of {}"]}},
         {"given": {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]}},
     ],
 )
@@ -136,6 +143,12 @@ def test_a_checkpoint_of_another_run_is_refused(train: Any, tmp_path: Path, chan
     train(losses(), folder=tmp_path / "run")
     with pytest.raises(UserError, match=r"last\.ckpt: belongs to a run with other settings"):
         train(losses(), folder=tmp_path / "run", **change)
+
+
+def test_a_checkpoint_is_not_continued_under_another_weight_of_a_loss(train: Any, tmp_path: Path) -> None:
+    train({"reconstruction": Reconstruction()}, folder=tmp_path / "run")
+    with pytest.raises(UserError, match=r"last\.ckpt: belongs to a run with other settings"):
+        train({"reconstruction": Reconstruction(weight=0.5)}, folder=tmp_path / "run")
 
 
 def test_a_run_is_also_known_by_what_its_parts_were_told() -> None:
