@@ -122,6 +122,14 @@ def test_a_run_may_grow(train: Any, tmp_path: Path) -> None:
     assert same(train(losses(), folder=tmp_path / "run", max_steps=7), train(losses(), max_steps=7))
 
 
+def test_a_run_that_went_on_says_all_its_seconds(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10**9, 100))
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: float(next(clock)))
+    first = train(losses(), folder=tmp_path / "run", max_steps=4).cost["seconds"]
+    whole = train(losses(), folder=tmp_path / "run", max_steps=6).cost["seconds"]
+    assert first is not None and whole is not None and whole > first >= 100
+
+
 @pytest.mark.parametrize(
     "change",
     [
