@@ -56,11 +56,16 @@ class Style:
 
 
 def styles(series: Iterable[str]) -> dict[str, Style]:
-    """A colour and a mark per series: palp and ti_db have theirs, the others follow by name, round again if many."""
+    """A colour and a mark per series: palp and ti_db have theirs, the others follow by name. Where there are more than
+    colours they come round again with another mark each, so that no two series of up to 64 look alike."""
     names = sorted(set(series))
     others = [name for name in names if name not in FIRST]
     slots = {**{name: i for i, name in enumerate(FIRST)}, **{name: len(FIRST) + i for i, name in enumerate(others)}}
-    return {name: Style(COLOURS[slots[name] % len(COLOURS)], MARKS[slots[name] % len(MARKS)]) for name in names}
+    found = {}
+    for name in names:
+        lap, place = divmod(slots[name], len(COLOURS))
+        found[name] = Style(COLOURS[place], MARKS[(place + lap) % len(MARKS)])
+    return found
 
 
 def words(series: str) -> str:

@@ -110,6 +110,8 @@ def test_the_claim_s_methods_keep_their_colours() -> None:
     assert styles(["ti_db", "p_plus"])["ti_db"] == styles(["palp", "ti_db"])["ti_db"]
     many = styles([f"method {i:02d}" for i in range(12)] + ["palp"])
     assert many["palp"].colour == COLOURS[0] and len(many) == 13
+    crowd = styles(f"method {i:02d}" for i in range(62))
+    assert len({(look.colour, look.mark) for look in crowd.values()}) == 62, "no two look alike"
     assert words("ti_db · shots 3") == "TI + DB · shots 3"
 
 
