@@ -31,10 +31,14 @@ ARMS: dict[str, tuple[Mapping[str, object], ...]] = {
     "PALP": ({"method": "palp"},),
     "control": ({"method": "palp_control"},),
     "Rare Adjective": ({"method": "rare_adjective"},),
+    "Rare Adjective, .0001": ({"method": "rare_adjective", "optimizer.lr": 0.0001},),
     "Textual Inversion": ({"method": "textual_inversion"},),
     "P+": ({"method": "p_plus"},),
+    "P+, .003": ({"method": "p_plus", "optimizer.token_lr": 0.003},),
     "DreamBooth": ({"method": "dreambooth"},),
+    "DreamBooth, .0001": ({"method": "dreambooth", "optimizer.lr": 0.0001},),
     "DreamBooth-LoRA": ({"method": "dreambooth_lora"},),
+    "DreamBooth-LoRA, .001": ({"method": "dreambooth_lora", "optimizer.lr": 0.001},),
     "Custom Diffusion": ({"method": "custom_diffusion"},),
     "TI + DB, full": ({"method": "ti_db", **FULL},),
     "PALP, full": ({"method": "palp", **FULL},),
@@ -43,8 +47,15 @@ ARMS: dict[str, tuple[Mapping[str, object], ...]] = {
     "TI + DB, .0003": ({"method": "ti_db", "optimizer.lr": 0.0003},),
     "PALP, .0003": ({"method": "palp", "optimizer.lr": 0.0003},),
     "control, .0003": ({"method": "palp_control", "optimizer.lr": 0.0003},),
-    "Rare Adjective, at once": ({"method": "rare_adjective", "stages": "[]"},),
-    "no class word": ({"method": "rare_adjective", "tokens.init_token": "null", "tokens.phrase": "{placeholder}"},),
+    "at once, .0001": ({"method": "rare_adjective", "optimizer.lr": 0.0001, "stages": "[]"},),
+    "no class word, .0001": (
+        {
+            "method": "rare_adjective",
+            "optimizer.lr": 0.0001,
+            "tokens.init_token": "null",
+            "tokens.phrase": "{placeholder}",
+        },
+    ),
     "on LoRA": ({"method": "rare_adjective", "edits": "lora", "edits.rank": 16, "optimizer.lr": 0.001},),
     "fresh noise": ({"method": "palp_fresh_noise"},),
     "SDS": ({"method": "palp_sds"},),
@@ -56,13 +67,9 @@ ARMS: dict[str, tuple[Mapping[str, object], ...]] = {
         {"method": "palp", f"{ALIGN}alpha": 7.5},
         {"method": "palp", f"{ALIGN}weight": 0.1, f"{ALIGN}alpha": 7.5, f"{ALIGN}beta": 7.5},
     ),
-    "P+ with the term": (
-        {
-            "method": "p_plus",
-            "losses": "[reconstruction,prompt_alignment]",
-            f"{ALIGN}clamp": 4.0,
-            f"{ALIGN}weight": 0.1,
-        },
+    "P+ with the term": ({"method": "p_plus", "losses": "[reconstruction,prompt_alignment]", **TERM},),
+    "P+ with the term, .003": (
+        {"method": "p_plus", "losses": "[reconstruction,prompt_alignment]", "optimizer.token_lr": 0.003, **TERM},
     ),
     "Custom Diffusion with the term": (
         {

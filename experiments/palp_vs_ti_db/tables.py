@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -83,14 +83,20 @@ ALL = ("pairs", "text alignment", "identity", "p (text)", "p (identity)", "text 
 
 MOVED = ("text alignment", "identity", "p (identity)", "text at equal identity", "p")
 LEVEL = ("pairs", "text at equal identity", "p")
+RARE = ("Rare Adjective", "Rare Adjective, .0001")
 OF_THE_TERM = (("PALP", "TI + DB"), ("control", "TI + DB"), ("PALP", "control"))
+
+
+def have(arms: Mapping[str, str], where: Where) -> dict[str, str]:
+    """Those that have been run."""
+    return {arm: name for arm, name in arms.items() if not rows_of((arm,), where).empty}
 
 
 def pairs(where: Where, columns: Sequence[str], *sides: tuple[str, str]) -> str:
     """A row per (challenger, baseline) of which both have been run."""
     shared, rows = {arm.partition(", ")[2] for side in sides for arm in side}, []
     for challenger, baseline in sides:
-        if any(rows_of((arm,), where).empty for arm in (challenger, baseline)):
+        if len(have({challenger: "", baseline: ""}, where)) < 2:
             continue
         told = [arm.partition(", ")[0] if len(shared) == 1 else arm for arm in (challenger, baseline)]
         rows.append((" minus ".join(told), *(COLUMNS[column](challenger, baseline, where) for column in columns)))
@@ -125,23 +131,37 @@ def per_target() -> str:
 
 def recipes() -> str:
     heads = (*PLANE, "diversity", "the bare class looks like the subject")
-    arms = ("Textual Inversion", "P+", "DreamBooth", "DreamBooth-LoRA", "Custom Diffusion", "TI + DB", "Rare Adjective")
     where = replace(EIGHT, concepts=FIRST)
-    return markdown(("", *heads), [[arm, *means(arm, heads, where, 2)] for arm in arms])
+    rows = []
+    for recipe, rates in {
+        "Textual Inversion": [""],
+        "P+": ["", ", .003"],
+        "DreamBooth": ["", ", .0001"],
+        "DreamBooth-LoRA": ["", ", .001"],
+        "Custom Diffusion": [""],
+        "TI + DB": [""],
+        "Rare Adjective": ["", ", .0001"],
+    }.items():
+        for rate in rates:
+            told = recipe + rate.replace(", ", " at rate ")
+            rows += [[told, *means(arm, heads, where, 2)] for arm in have({recipe + rate: ""}, where)]
+    return markdown(("", *heads), rows)
 
 
 def choices() -> str:
     rows = []
-    for arm, name in {
+    settings = {
         "TI + DB": "TI + DB (LoRA, rank 16, rate .001)",
         "TI + DB, full": "TI + DB with all weights of the UNet instead, rate .0001",
-        "Rare Adjective": "Rare Adjective",
-        "Rare Adjective, at once": "Rare Adjective, word and weights from the start",
-        "no class word": "Rare Adjective, no class word in the prompt",
+        "Rare Adjective": "Rare Adjective, rate .001",
+        "Rare Adjective, .0001": "Rare Adjective, rate .0001",
+        "at once, .0001": "the same, word and weights from the start",
+        "no class word, .0001": "the same, no class word in the prompt",
         "on LoRA": "Rare Adjective with TI + DB's LoRA",
         "TI + DB, attention": "TI + DB with all weights of the attention, rate .0001",
         "TI + DB, .0003": "TI + DB's LoRA at rate .0003",
-    }.items():
+    }
+    for arm, name in have(settings, EIGHT).items():
         level = None if arm == "TI + DB" else at_equal(arm, "TI + DB", EIGHT)
         found = ["", ""] if arm == "TI + DB" else [difference(level), chance(level)]
         rows.append([name, *means(arm, PLANE, EIGHT), *found])
@@ -164,7 +184,8 @@ def gentler() -> str:
 LEADERS = {
     "PALP": "PALP",
     "control": "control",
-    "Rare Adjective": "Rare Adjective",
+    "Rare Adjective": "Rare Adjective, rate .001",
+    "Rare Adjective, .0001": "Rare Adjective, rate .0001",
     "TI + DB, .0003": "TI + DB's LoRA at rate .0003",
     "TI + DB, full": "TI + DB with all weights, rate .0001",
 }
@@ -173,7 +194,7 @@ LEADERS = {
 def stopping() -> str:
     """What was trained to the end against TI + DB stopped at 200 steps: the same place, or another curve?"""
     rows = []
-    for arm, name in LEADERS.items():
+    for arm, name in have(LEADERS, Where()).items():
         both = rows_of((arm, "TI + DB"), Where())
         kept = both[both["step"] == both["series"].map({arm: 350, "TI + DB": 200})].assign(step=350)
         found = [compare_at_step(kept, "TI + DB", arm, metric, 350) for metric in (TEXT, IDENTITY)]
@@ -185,7 +206,8 @@ def stopping() -> str:
 def volumes() -> str:
     """Whole curves in one number, on the pairs that all of them have."""
     where, plane = Where(seeds=(0,)), (IDENTITY, TEXT)
-    found = {arm: volumes_per_concept(rows_of((arm,), where), bounds(), plane) for arm in ("TI + DB", *LEADERS)}
+    arms = ("TI + DB", *have(LEADERS, where))
+    found = {arm: volumes_per_concept(rows_of((arm,), where), bounds(), plane) for arm in arms}
     rows = []
     for arm, own in found.items():
         gaps = [own[concept] - found["TI + DB"][concept] for concept in own]
@@ -199,12 +221,12 @@ def volumes() -> str:
 
 def costs() -> str:
     """What an edit does beside the subject."""
-    heads, rows = ("diversity", "the bare class looks like the subject"), []
-    for arm, name in {"TI + DB": "TI + DB", **LEADERS}.items():
+    heads, rows, where = ("diversity", "the bare class looks like the subject"), [], Where(prompts=None, seeds=(0,))
+    for arm, name in have({"TI + DB": "TI + DB", **LEADERS}, where).items():
         found = [result for result in ledger() if arm in arms_of(result)]
         numbers = statistics.mean(result.cost.trainable_parameters or 0 for result in found) / 1e6
         size = statistics.mean(result.cost.adapter_bytes or 0 for result in found) / 1e6
-        rows.append([name, *means(arm, heads, Where(prompts=None, seeds=(0,)), 2), bare(numbers, 2), f"{size:.0f}"])
+        rows.append([name, *means(arm, heads, where, 2), bare(numbers, 2), f"{size:.0f}"])
     return markdown(("", *heads, "trained numbers, millions", "adapter, MB"), rows)
 
 
@@ -212,13 +234,14 @@ def summary() -> str:
     """The project's own README: what was set beside TI + DB on its four targets, each with the seeds it has."""
     columns = ("pairs", "text alignment", "identity", "text at equal identity", "p")
     rows = []
-    for arm, name in {
+    settings = {
         "PALP": "PALP",
         "control": "the same term without a target, which only recalls what the class looks like",
         "Rare Adjective": "Rare Adjective: the word first, then all weights",
         "TI + DB, .0003": "TI + DB at a third of the LoRA's rate",
-        "TI + DB, full": "TI + DB that trains all weights, at the rate of Rare Adjective",
-    }.items():
+        "TI + DB, full": "TI + DB that trains all weights, at rate .0001",
+    }
+    for arm, name in have(settings, Where()).items():
         rows.append([name, *(COLUMNS[column](arm, "TI + DB", Where()) for column in columns)])
     return markdown(("minus TI + DB", *columns), rows)
 
@@ -241,8 +264,8 @@ def knobs() -> str:
 def guidance() -> str:
     """Part g beside the parts it draws again: the means at guidance 3, and how far they are from those at 7.5."""
     metrics, rows = (TEXT, IDENTITY), []
-    for arm in ("TI + DB", "control", "PALP", "Rare Adjective"):
-        usual, less = (Where(seeds=(0,), guidance=scale) for scale in (7.5, 3))
+    usual, less = (Where(seeds=(0,), guidance=scale) for scale in (7.5, 3))
+    for arm in have(dict.fromkeys(("TI + DB", "control", "PALP", *RARE), ""), less):
         frame = pd.concat([rows_of((arm,), usual).assign(series="7.5"), rows_of((arm,), less).assign(series="3")])
         frame = frame.assign(knobs=[()] * len(frame))  # two settings side by side, as no report has them
         cells = []
@@ -298,7 +321,7 @@ def exposure() -> str:
     for arm, shots, steps in (
         ("TI + DB", 1, (10, 100, 200, 350, 500)),
         ("TI + DB", 3, (10, 100, 200, 350, 500)),
-        ("DreamBooth", 3, (10, 350, 500)),
+        ("DreamBooth, .0001", 3, (10, 350, 500)),
     ):
         where = replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, 4))
         rows += [[arm, str(shots), str(step), *means(arm, heads, where, 2, step)] for step in steps]
@@ -319,11 +342,13 @@ def gradients() -> str:
         ("PALP, 7.5", WATERCOLOR, "PALP, the watercolor, alpha = beta = 7.5 (part e)"),
         ("PALP, 7.5", NIGHT, "PALP, the photo at night, alpha = beta = 7.5 (part e)"),
         ("P+ with the term", SKETCH, "P+ with the term, the sketch (part d)"),
+        ("P+ with the term, .003", SKETCH, "P+ with the term at rate .003, the sketch (part d)"),
         ("Custom Diffusion with the term", SKETCH, "Custom Diffusion with the term, the sketch (part d)"),
     ):
         found = [row for row in logged if (row["arm"], row["target"]) == (arm, target)]
-        averages = (statistics.mean(float(row[key]) for row in found) for key in ("cosine", "ratio")) if found else ()
-        rows.append((name, str(len(found)), *(bare(value, 2) for value in averages)))
+        if found:
+            averages = [statistics.mean(float(row[key]) for row in found) for key in ("cosine", "ratio")]
+            rows.append((name, str(len(found)), *(bare(value, 2) for value in averages)))
     return markdown(("training", "n", "cosine", "ratio"), rows)
 
 
@@ -336,7 +361,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "targets": per_target,
     "gradients": gradients,
     "d": recipes,
-    "f": lambda: pairs(Where(), ALL, *(("Rare Adjective", other) for other in ("TI + DB", "PALP", "control"))),
+    "f": lambda: pairs(Where(), ALL, *((arm, other) for other in ("TI + DB", "PALP", "control") for arm in RARE), RARE),
     "h": choices,
     "gentler": gentler,
     "i": lambda: trained_otherwise("full"),
@@ -346,7 +371,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "worn": worn,
     "transfer": lambda: pairs(Where(prompts=None, other=True), LEVEL, *OF_THE_TERM),
     "order": lambda: pairs(
-        EIGHT, MOVED, ("Rare Adjective", "TI + DB, full"), ("Rare Adjective, at once", "Rare Adjective")
+        EIGHT, MOVED, ("Rare Adjective, .0001", "TI + DB, full"), ("at once, .0001", "Rare Adjective, .0001")
     ),
     "e": lambda: pairs(
         Where(prompts=(WATERCOLOR, NIGHT), seeds=(0,)), ALL, ("PALP, 7.5", "TI + DB"), ("PALP, 7.5", "PALP")
@@ -354,7 +379,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "g": lambda: pairs(
         Where(seeds=(0,), guidance=3),
         ALL,
-        *((arm, "TI + DB") for arm in ("PALP", "control", "Rare Adjective")),
+        *((arm, "TI + DB") for arm in ("PALP", "control", *RARE)),
         ("PALP", "control"),
     ),
     "b": ablations,

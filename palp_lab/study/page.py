@@ -14,7 +14,7 @@ from palp_lab.study.gaps import Gaps
 from palp_lab.study.palette import BOUND_SENTENCES, BOUND_WORDS, styles, words
 from palp_lab.study.rendering import html, number, range_of
 from palp_lab.study.study import Study
-from palp_lab.study.svg import front_svg
+from palp_lab.study.svg import front_svg, mark_svg
 from palp_lab.study.table import Table
 from palp_lab.study.tables import comparison_table
 from palp_lab.study.tiles import tiles
@@ -53,7 +53,7 @@ def page(study: Study, gaps: Gaps, words_of: Words, images: Mapping[str, bytes],
         "contents": _contents(uris, bool(_bounds(study) or shown["bounds"])),
         "scope_words": _SCOPES[study.question.scope] if study.frame["own_target"].any() else "",
         "plane_words": _plane(study.axes),
-        "chips": _chips(study),
+        "chips": [{**chip, "mark": Markup(chip["mark"])} for chip in _chips(study)],
         "fronts": [(title, Markup(drawing)) for title, drawing in _fronts(study)],
         "front_alt": f"{axis_words(study.axes[0])} against {axis_words(study.axes[1])}. {study.headline.verdict}",
         "sheet_alt": "Contact sheet: training photos, then pictures of every method for every prompt",
@@ -110,7 +110,7 @@ def _chips(study: Study) -> list[dict[str, str]]:
     looks = styles(curve.series for curve in study.curves)
     return [
         {"series": curve.name, "name": words(curve.series) + (f", {curve.knob}" if curve.knob else ""),
-         "colour": looks[curve.series].colour}
+         "colour": looks[curve.series].colour, "mark": mark_svg(looks[curve.series].mark, 7, 7, 5)}
         for curve in (*study.curves, *study.knob_curves)
     ]  # fmt: skip
 

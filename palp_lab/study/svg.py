@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from html import escape
+from itertools import pairwise
+
+import numpy as np
 
 from palp_lab.study.curves import Anchor, Curve
 from palp_lab.study.directions import higher_is_better, label_of
 from palp_lab.study.figure import along, axis_words
 from palp_lab.study.intervals import Interval
-from palp_lab.study.palette import BOUND_WORDS, styles, words
+from palp_lab.study.palette import BOUND_WORDS, Style, styles, words
 from palp_lab.study.rendering import number, range_of
 from palp_lab.study.scale import Scale, scale_over
 
@@ -44,7 +48,7 @@ def front_svg(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[str
     ]
     busy += [(x(a.x.mean), y(a.y.mean)) for a in drawn if a.x and a.y]
     parts += [_anchor(anchor, x, y, busy, axes) for anchor in drawn]
-    parts += [_curve(curve, looks[curve.series].colour, x, y, axes) for curve in curves]
+    parts += [_curve(curve, looks[curve.series], x, y, axes) for curve in curves]
     return "\n".join([*parts, "</svg>"])
 
 
@@ -60,6 +64,26 @@ def whisker_svg(interval: Interval, reach: float) -> str:
         f'<line class="bar" x1="{scale(low):.1f}" x2="{scale(high):.1f}" y1="11" y2="11"/>'
         f'<circle cx="{scale(interval.mean):.1f}" cy="11" r="4.5"/></svg>'
     )
+
+
+def mark_svg(mark: str, cx: float, cy: float, radius: float) -> str:
+    """A mark as front.png draws it, by matplotlib's letter for it; all of them cover about as much as the circle."""
+    if mark == "o":
+        return f'<circle class="dot" cx="{cx:.1f}" cy="{cy:.1f}" r="{radius:g}"/>'
+    corners = " ".join(f"{cx + a * radius:.1f},{cy - b * radius:.1f}" for a, b in _corners(mark))
+    return f'<polygon class="dot" points="{corners}"/>'
+
+
+@cache
+def _corners(mark: str) -> tuple[tuple[float, float], ...]:
+    """Of the mark with the area of a circle of radius 1."""
+    from matplotlib.markers import MarkerStyle
+
+    look = MarkerStyle(mark)
+    (outline,) = look.get_path().transformed(look.get_transform()).to_polygons()
+    corners = [(float(x), float(y)) for x, y in np.asarray(outline)[:-1]]
+    area = abs(sum(a * d - b * c for (a, b), (c, d) in pairwise([*corners, corners[0]]))) / 2
+    return tuple((x * math.sqrt(math.pi / area), y * math.sqrt(math.pi / area)) for x, y in corners)
 
 
 def _axes(x: Scale, y: Scale, axes: tuple[str, str]) -> list[str]:
@@ -114,7 +138,7 @@ def _crowd(middle: float, height: float, half: float, busy: Sequence[tuple[float
     return sum(abs(bx - middle) < half + 9 and abs(by - height) < 15 for bx, by in busy) + (0 if inside else 50)
 
 
-def _curve(curve: Curve, colour: str, x: Scale, y: Scale, axes: tuple[str, str]) -> str:
+def _curve(curve: Curve, look: Style, x: Scale, y: Scale, axes: tuple[str, str]) -> str:
     line = " ".join(f"{x(p.x.mean):.1f},{y(p.y.mean):.1f}" for p in curve.points)
     swept = ' class="swept"' if curve.knob else ""
     marks = []
@@ -134,12 +158,12 @@ def _curve(curve: Curve, colour: str, x: Scale, y: Scale, axes: tuple[str, str])
         marks.append(
             f'<g class="mark{" onfront" if point.on_front else ""}" tabindex="0" role="img" '
             f'aria-label="{tip}" data-tip="{tip}">'
-            f'{bars}<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{4 if curve.knob else 7 if last else 5.5}"/>'
+            f"{bars}{mark_svg(look.mark, cx, cy, 4 if curve.knob else 7 if last else 5.5)}"
             f"{label if curve.knob is None else ''}</g>"
         )
     return (
-        f'<g class="series" data-series="{escape(curve.name)}" style="--c:{colour}"><polyline{swept} points="{line}"/>'
-        f"{''.join(marks)}</g>"
+        f'<g class="series" data-series="{escape(curve.name)}" style="--c:{look.colour}">'
+        f'<polyline{swept} points="{line}"/>{"".join(marks)}</g>'
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,12 @@ from palp_lab.study.curves import Anchor, Curve, CurvePoint
 from palp_lab.study.figure import front_figure, legend_columns, png
 from palp_lab.study.intervals import Interval
 from palp_lab.study.observations import observations
-from palp_lab.study.palette import COLOURS, styles, words
+from palp_lab.study.palette import COLOURS, MARKS, styles, words
 from palp_lab.study.progress_figure import exposure_figure, kind_of, training_figure
 from palp_lab.study.result import Result
 from palp_lab.study.scale import scale_over
 from palp_lab.study.study import Question, study_of
-from palp_lab.study.svg import front_svg, whisker_svg
+from palp_lab.study.svg import front_svg, mark_svg, whisker_svg
 
 AXES = ("identity", "text_alignment")
 
@@ -89,6 +90,28 @@ def test_the_svg_holds_the_same_marks() -> None:
         "PALP, 200 steps | identity 0.750 [0.730, 0.770] | text alignment 0.300 [0.280, 0.320] | n = 8, 2 concepts"
         in svg
     )
+
+
+def test_the_svg_tells_series_by_their_shapes_too() -> None:
+    """As front.png does: whoever sees no colours, or more curves than there are colours, still tells them apart."""
+    names = [f"method_{i}" for i in range(10)]
+    svg = front_svg([curve(name, [(0.5, 0.3)]) for name in names], [], AXES)
+    for name, drawn in zip(names, svg.split('class="series"')[1:], strict=True):
+        look = styles(names)[name]
+        assert f"--c:{look.colour}" in drawn
+        kind, points = ("circle", "") if look.mark == "o" else ("polygon", mark_svg(look.mark, 0, 0, 7))
+        assert drawn.count(f'<{kind} class="dot"') == 1
+        assert drawn.split('points="')[-1].count(",") == (points.count(",") or 1)
+    assert len({mark_svg(mark, 0, 0, 5) for mark in MARKS}) == len(MARKS)
+
+
+@pytest.mark.parametrize("mark", [mark for mark in MARKS if mark != "o"])
+def test_every_mark_covers_what_the_circle_covers(mark: str) -> None:
+    corners = [tuple(map(float, pair.split(","))) for pair in mark_svg(mark, 40, 60, 10).split('"')[3].split()]
+    around = [*corners[1:], corners[0]]
+    area = sum(a * d - b * c for (a, b), (c, d) in zip(corners, around, strict=True)) / 2
+    assert abs(area) == pytest.approx(math.pi * 100, rel=0.02)
+    assert all(math.dist(corner, (40, 60)) < 18 for corner in corners)
 
 
 def test_a_whisker_is_symmetric_about_zero() -> None:
