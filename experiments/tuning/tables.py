@@ -6,7 +6,9 @@ python experiments/tuning/tables.py --check   # compares, and exits with 1 where
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,6 +26,16 @@ AXES = ("identity", "text_alignment")
 SUBJECTS = ("dog_5", "rabbit_5", "turtle_5")
 PARTS = {"lora": "optimizer.lr", "full": "optimizer.lr", "tokens": "optimizer.token_lr"}
 """What each part turns."""
+OTHER = (
+    ("ti_db", "edits.rank", "rank", 16),
+    ("ti_db", "augment.variants", "variants of a photo", 8),
+    ("ti_db", "optimizer.token_lr", "token_lr", 0.003),
+    ("dreambooth_lora", "losses.prior_preservation.count", "class images", 32),
+    ("rare_adjective", "stages", "steps of the first stage", 50),
+)
+"""What the last part turns, of which recipe, and what each has by itself."""
+CHOSEN = {"ti_db": 0.001, "dreambooth_lora": 0.003, "rare_adjective": 0.001}
+"""The rates that part was run at."""
 
 
 @cache
@@ -31,32 +43,57 @@ def ledger() -> tuple[Result, ...]:
     return tuple(read_jsonl(HERE / "results.jsonl"))
 
 
-def part(name: str) -> str:
-    """A row per recipe and value: the hypervolume of its curve per subject, their mean, and where the curve ends."""
-    key = PARTS[name]
-    cells = [result for result in ledger() if result.axes["study"] == f"tuning_{name}"]
-    if not cells:
-        return "Not run yet."
-    frame = observations(cells, series=[key])
-    bounds = bound_observations(ledger())
-    value = {result.run: float(str(result.axes[key])) for result in cells}
-    frame = frame.assign(value=frame["run"].map(value)).dropna(subset=list(AXES))
+def rows_of(name: str, tried: Mapping[float, Sequence[Result]]) -> list[list[str]]:
+    """A row per value: the hypervolume of its curve per subject, their mean, and where the curve ends. The largest mean
+    is in bold once every value has its three subjects."""
+    bounds, volumes, ends = bound_observations(ledger()), {}, {}
+    for value, cells in tried.items():
+        frame = observations(cells).dropna(subset=list(AXES))
+        volumes[value] = volumes_per_concept(frame, bounds, AXES)
+        ends[value] = [bare(float(frame[frame["step"] == frame["step"].max()][axis].mean())) for axis in reversed(AXES)]
+    means = {value: float(np.mean(list(own.values()))) for value, own in volumes.items() if len(own) == len(SUBJECTS)}
+    best = max(means, key=lambda value: means[value]) if means and len(means) == len(volumes) else None
     rows = []
-    for method, tried in frame.groupby("method", sort=True):
-        found = {at: volumes_per_concept(curve, bounds, AXES) for at, curve in tried.groupby("value", sort=True)}
-        complete = {at: np.mean(list(own.values())) for at, own in found.items() if len(own) == len(SUBJECTS)}
-        best = max(complete, key=lambda at: complete[at]) if len(complete) == tried["value"].nunique() else None
-        for at, own in found.items():
-            end = tried[(tried["value"] == at) & (tried["step"] == tried["step"].max())]
-            mean = bare(float(complete[at]), 4) if at in complete else "–"
-            each = [bare(own[subject], 4) if subject in own else "–" for subject in SUBJECTS]
-            ends = [bare(float(end[axis].mean())) for axis in reversed(AXES)]
-            rows.append(
-                [words(str(method)), bare(at, 5).rstrip("0"), f"**{mean}**" if at == best else mean, *each, *ends]
-            )
-    heads = ("", key.rpartition(".")[2], "volume", *(subject.partition("_")[0] for subject in SUBJECTS))
-    return markdown((*heads, "text alignment at the end", "identity at the end"), rows)
+    for value, own in volumes.items():
+        mean = bare(means[value], 4) if value in means else "–"
+        each = [bare(own[subject], 4) if subject in own else "–" for subject in SUBJECTS]
+        told = str(int(value)) if float(value).is_integer() else bare(value, 5).rstrip("0")
+        rows.append([name, told, f"**{mean}**" if value == best else mean, *each, *ends[value]])
+    return rows
+
+
+def table(key: str, rows: Sequence[Sequence[str]]) -> str:
+    heads = ("", key, "volume", *(subject.partition("_")[0] for subject in SUBJECTS))
+    return markdown((*heads, "text alignment at the end", "identity at the end"), rows) if rows else "Not run yet."
+
+
+def by(key: str, cells: Sequence[Result]) -> dict[float, list[Result]]:
+    found: dict[float, list[Result]] = {}
+    for cell in cells:
+        (number,) = re.findall(r"[\d.]+(?:e-?\d+)?", str(cell.axes[key]))  # of stages: how long the first one is
+        found.setdefault(float(number), []).append(cell)
+    return dict(sorted(found.items()))
+
+
+def rates(name: str) -> str:
+    cells = [result for result in ledger() if result.axes["study"] == f"tuning_{name}"]
+    methods = sorted({str(cell.axes["method"]) for cell in cells})
+    rows = []
+    for method in methods:
+        rows += rows_of(words(method), by(PARTS[name], [cell for cell in cells if cell.axes["method"] == method]))
+    return table(PARTS[name].rpartition(".")[2], rows)
+
+
+def other() -> str:
+    rows = []
+    for method, key, name, usual in OTHER:
+        own = [cell for cell in ledger() if cell.axes["method"] == method]
+        turned = by(key, [cell for cell in own if cell.axes["study"] == "tuning_other" and key in cell.axes])
+        base = [cell for cell in own if cell.axes.get("optimizer.lr") == CHOSEN[method]]
+        if turned:
+            rows += rows_of(f"{words(method)}, {name}", dict(sorted({**turned, float(usual): base}.items())))
+    return table("", rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main(HERE / "README.md", {name: partial(part, name) for name in PARTS}))
+    sys.exit(main(HERE / "README.md", {**{name: partial(rates, name) for name in PARTS}, "other": other}))
