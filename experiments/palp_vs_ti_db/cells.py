@@ -129,9 +129,10 @@ def ledger() -> tuple[Result, ...]:
 
 
 @cache
-def bounds() -> pd.DataFrame:
-    """What trivial rivals reach, from the cells that measured them."""
-    return bound_observations(ledger())
+def bounds(shots: int = 3) -> pd.DataFrame:
+    """What trivial rivals reach beside so many photos, from the cells that measured them."""
+    found = bound_observations(ledger())
+    return found[found["shots"] == shots]
 
 
 def arms_of(result: Result) -> list[str]:

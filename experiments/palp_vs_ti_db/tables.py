@@ -76,20 +76,26 @@ COLUMNS: dict[str, Callable[[str, str, Where], str]] = {
     "p (text)": lambda *pair: chance(at_end(*pair[:2], TEXT, pair[2])),
     "p (identity)": lambda *pair: chance(at_end(*pair[:2], IDENTITY, pair[2])),
     "text at equal identity": lambda *pair: difference(at_equal(*pair)),
+    "pairs there": lambda *pair: str(found.pairs if (found := at_equal(*pair)) else 0),
     "p": lambda *pair: chance(at_equal(*pair)),
 }
-ALL = ("pairs", "text alignment", "identity", "p (text)", "p (identity)", "text at equal identity", "p")
+ALL = ("pairs", "text alignment", "identity", "p (text)", "p (identity)", "text at equal identity", "p", "pairs there")
 
 
 MOVED = ("text alignment", "identity", "p (identity)", "text at equal identity", "p")
-LEVEL = ("pairs", "text at equal identity", "p")
+LEVEL = ("text at equal identity", "p", "pairs there")
 RARE = ("Rare Adjective", "Rare Adjective, .0001")
 OF_THE_TERM = (("PALP", "TI + DB"), ("control", "TI + DB"), ("PALP", "control"))
 
 
 def have(arms: Mapping[str, str], where: Where) -> dict[str, str]:
-    """Those that have been run."""
-    return {arm: name for arm, name in arms.items() if not rows_of((arm,), where).empty}
+    """Those that have been run, on all subjects that are asked for."""
+    wanted = set(where.concepts or ())
+    return {arm: name for arm, name in arms.items() if (found := subjects(arm, where)) and wanted <= found}
+
+
+def subjects(arm: str, where: Where) -> set[str]:
+    return set(rows_of((arm,), where)["concept"])
 
 
 def pairs(where: Where, columns: Sequence[str], *sides: tuple[str, str]) -> str:
@@ -221,12 +227,14 @@ def volumes() -> str:
 
 def costs() -> str:
     """What an edit does beside the subject."""
-    heads, rows, where = ("diversity", "the bare class looks like the subject"), [], Where(prompts=None, seeds=(0,))
-    for arm, name in have({"TI + DB": "TI + DB", **LEADERS}, where).items():
+    heads, rows = ("diversity", "the bare class looks like the subject"), []
+    targets, bare_class = Where(seeds=(0,)), Where(prompts=None, seeds=(0,))
+    for arm, name in have({"TI + DB": "TI + DB", **LEADERS}, targets).items():
+        shown = [*means(arm, heads[:1], targets, 3), *means(arm, heads[1:], bare_class, 2)]
         found = [result for result in ledger() if arm in arms_of(result)]
         numbers = statistics.mean(result.cost.trainable_parameters or 0 for result in found) / 1e6
         size = statistics.mean(result.cost.adapter_bytes or 0 for result in found) / 1e6
-        rows.append([name, *means(arm, heads, where, 2), bare(numbers, 2), f"{size:.0f}"])
+        rows.append([name, *shown, bare(numbers, 2), f"{size:.0f}"])
     return markdown(("", *heads, "trained numbers, millions", "adapter, MB"), rows)
 
 

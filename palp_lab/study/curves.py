@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from palp_lab.study.intervals import RESAMPLES, Interval, Panel, intervals_of
-from palp_lab.study.observations import at_usual_knobs, per_unit, usual_knobs
+from palp_lab.study.observations import UNIT, at_usual_knobs, bounds_beside, per_unit, usual_knobs
 from palp_lab.study.pareto import directions_for, hypervolume, on_front
 
 Axes = tuple[str, str]
@@ -82,7 +83,7 @@ def curves_over_knobs(frame: pd.DataFrame, axes: Axes, resamples: int = RESAMPLE
             if values.nunique() < 2:
                 continue
             points = []
-            for value, at_value in swept[swept["step"] == swept["step"].max()].groupby(values, sort=True):
+            for value, at_value in _shared(swept[swept["step"] == swept["step"].max()], values, axes):
                 pair = intervals_of(at_value, axes, resamples, seed)
                 if pair is not None:
                     points.append(
@@ -91,6 +92,15 @@ def curves_over_knobs(frame: pd.DataFrame, axes: Axes, resamples: int = RESAMPLE
             if len(points) > 1:
                 curves.append(Curve(str(series), tuple(points), knob))
     return curves
+
+
+def _shared(rows: pd.DataFrame, values: pd.Series, axes: Axes) -> list[tuple[Any, pd.DataFrame]]:
+    """The rows by value, of the units alone that every value has: a knob that only easy subjects were drawn with would
+    look good for it."""
+    groups = [(value, own.dropna(subset=list(axes))) for value, own in rows.groupby(values, sort=True)]
+    units = [pd.MultiIndex.from_frame(own[list(UNIT)]) for _, own in groups]
+    shared = reduce(pd.MultiIndex.intersection, units)
+    return [(value, own[unit.isin(shared)]) for (value, own), unit in zip(groups, units, strict=True)]
 
 
 def _others(knobs: Iterable[tuple[str, Any]], knob: str) -> dict[str, Any] | None:
@@ -146,15 +156,18 @@ def reference_point(found: Sequence[Anchor], axes: Axes) -> tuple[float, float]:
 
 
 def volumes_per_concept(rows: pd.DataFrame, bounds: pd.DataFrame, axes: Axes) -> dict[str, float]:
-    """Per concept the hypervolume of one series' curve over steps, each mark a mean over prompts and seeds, against the
-    concept's own reference: its class word and its photos under the same prompts. What one number says of a whole
-    curve: how far it comes counts as much as how high it lies."""
-    higher, found = directions_for(axes), {}
-    for concept, own in rows.dropna(subset=list(axes)).groupby("concept", sort=True):
-        mine = bounds[bounds["concept"] == concept]
+    """Per concept the hypervolume of one series' curve over steps at the usual knobs, each mark a mean over seeds and
+    prompts, against the concept's own reference: its class word and its photos under the same prompts, drawn alike.
+    What one number says of a whole curve: how far it comes counts as much as how high it lies."""
+    higher, found, place = directions_for(axes), {}, list(UNIT[:3])
+    usual = at_usual_knobs(rows).dropna(subset=list(axes))
+    beside = bounds_beside(bounds, usual)
+    for (dataset, model, concept), own in usual.groupby(place, sort=True):
+        mine = beside[(beside[place] == [dataset, model, concept]).all(axis=1)]
         corner = reference_point(anchors(mine, axes, list(own["prompt"].unique()), resamples=1), axes)
-        marks = own.groupby("step")[list(axes)].mean().to_numpy(dtype=float)
-        found[str(concept)] = hypervolume(marks, corner, higher)
+        marks = own.groupby(["prompt", "step"])[list(axes)].mean().groupby("step").mean().to_numpy(dtype=float)
+        name = str(concept) if str(concept) not in found else f"{concept} of {dataset} on {model}"
+        found[name] = hypervolume(marks, corner, higher)
     return found
 
 

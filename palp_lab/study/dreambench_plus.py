@@ -20,7 +20,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from palp_lab.study.questionnaire import photos_of
+from palp_lab.study.observations import series_names
+from palp_lab.study.questionnaire import last_pictures, photos_of
 from palp_lab.study.result import Record, Result
 from palp_lab.study.writing import write_bytes, write_text
 from palp_lab.types import UserError
@@ -33,43 +34,44 @@ QUALITY = 95
 def lay_out(results: Sequence[Result], folder: Path) -> dict[str, int]:
     """Writes data/ and samples/ below a folder; returns per method how many pictures it has.
 
-    A method's pictures are those of the last step, of every prompt with the concept: its own target where it was tuned
-    for one. Several training seeds are methods of their own. Raises UserError
-    for results without pictures, photos or the class word.
+    A method's pictures are those of the last step, drawn as most were, of every prompt with the concept: its own target
+    where it was tuned for one. Several training seeds are methods of their own, and so are settings of a method and
+    base models, as on the front. Raises UserError for results without pictures, photos or the class word, and where
+    two pictures of one method would have one name.
     """
-    cells = [result for result in results if result.folder is not None and any(r.images for r in result.records)]
+    shown: dict[str, list[Record]] = {}
+    for result, record in last_pictures(results):
+        shown.setdefault(result.run, []).append(record)
+    cells, names = [result for result in results if result.run in shown], series_names(results)
     if not cells:
         raise UserError("dreambench_plus: needs pictures; give results=[...] with the folders of the cells")
     seeds = {result.axes["train_seed"] for result in cells}
     concepts = sorted({str(result.axes["concept"]) for result in cells})
     counts: dict[str, int] = {}
+    written: set[tuple[str, str, str]] = set()
     for number, concept in enumerate(concepts):
         mine = [result for result in cells if result.axes["concept"] == concept]
         photo, noun = _photo(results, concept), _class_word(mine)
-        prompts = sorted({record.prompt for result in mine for record in _shown(result)})
+        prompts = sorted({record.prompt for result in mine for record in shown[result.run]})
         name = f"{CATEGORY}_{number:02d}_{noun.lower().replace(' ', '_')}"
         _jpeg(photo, folder / "data" / "images" / CATEGORY / f"{number:02d}.jpg")
         lines = [noun, *(prompt.replace("{}", noun) for prompt in prompts)]
         write_text(folder / "data" / "captions" / CATEGORY / f"{number:02d}.txt", "\n".join(lines) + "\n")
         for result in mine:
-            method = _slug(str(result.axes["method"])) + (f"_seed{result.axes['train_seed']}" if len(seeds) > 1 else "")
+            method = _slug(names[result.run]) + (f"_seed{result.axes['train_seed']}" if len(seeds) > 1 else "")
             place = folder / "samples" / method
-            for record in _shown(result):
+            for record in shown[result.run]:
+                if (method, concept, record.prompt) in written:
+                    raise UserError(
+                        f"dreambench_plus: two results of {method} drew {record.prompt!r} of {concept}, and its layout "
+                        "has one place for them; give results=[...] with one of the two"
+                    )
+                written.add((method, concept, record.prompt))
                 counts[method] = counts.get(method, 0) + _write(
                     place, name, prompts.index(record.prompt), record, result, photo, noun
                 )
             write_text(place / "negative_prompt.txt", "")
     return dict(sorted(counts.items()))
-
-
-def _shown(result: Result) -> list[Record]:
-    last = max((record.step for record in result.records), default=0)
-    tuned = result.axes.get("target") is not None
-    return [
-        record
-        for record in result.records
-        if record.step == last and "{}" in record.prompt and record.images and (record.own_target or not tuned)
-    ]
 
 
 def _write(place: Path, name: str, prompt: int, record: Record, result: Result, photo: Path, noun: str) -> int:

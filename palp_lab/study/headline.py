@@ -74,9 +74,9 @@ def _verdict(names: tuple[str, str], text: Comparison, image: Comparison | None,
     if not enough(text):
         return _too_few(names, text, image)
     y = label_of(text.metric)
-    gain = _sign(text)
-    cost = _sign(image) if image is not None and enough(image) else None
-    ahead = _sign(level) if level is not None and enough(level) else None
+    gain = sign(text)
+    cost = sign(image) if image is not None and enough(image) else None
+    ahead = sign(level) if level is not None and enough(level) else None
     x = label_of(image.metric) if image is not None else "the subject"
     if ahead is not None and ahead > 0:
         paid = {
@@ -102,7 +102,7 @@ def _verdict_at_level(level: Comparison, x: str) -> str:
     """What a comparison at equal x says where there is none at equal steps."""
     if not enough(level):
         return _too_few((words(level.challenger), words(level.baseline)), level, None)
-    how = {1: "better {} than", -1: "worse {} than", 0: "{} that cannot be told from that of"}[_sign(level)]
+    how = {1: "better {} than", -1: "worse {} than", 0: "{} that cannot be told from that of"}[sign(level)]
     has = how.format(label_of(level.metric))
     return f"At equal {label_of(x)}, {words(level.challenger)} has {has} {words(level.baseline)}."
 
@@ -126,7 +126,7 @@ def _counted(number_of: int, what: str) -> str:
     return f"{number_of} {what}{'' if number_of == 1 else 's'}"
 
 
-def _sign(one: Comparison) -> int:
+def sign(one: Comparison) -> int:
     """1 where the challenger is better, -1 where worse; 0 where the interval over pairs holds 0 or the test over
     concepts does not agree."""
     if one.difference.holds_zero or one.p_concepts is None or one.p_concepts > LEVEL:

@@ -18,6 +18,7 @@ SCOPES = ("own", "other", "all")
 """own: prompts that a method with a target was tuned for, and the same prompts from methods that have none.
 other: every other prompt of the methods with a target, and all prompts of those without. all: everything."""
 _KEYS = ("run", "method", *UNIT, "target", "prompt_group", "own_target", "step", "knobs", "series")
+_BOUND_KEYS = ("name", "dataset", "model", "concept", "prompt", "shots", "drawn")
 
 
 def observations(results: Iterable[Result], series: Sequence[str] = ()) -> pd.DataFrame:
@@ -59,11 +60,13 @@ def filed_alike(frame: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def series_names(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, str]:
-    """Per run the name of its curve: the method, and what tells its setting from others of that method."""
+    """Per run the name of its curve: the method, what tells its setting from others of that method, and the base model
+    where there are several: a subject on two of them is no two subjects."""
     varied = varied_axes(results)
+    models = ("model",) if len({result.axes["model"] for result in results}) > 1 else ()
     names = {}
     for result in results:
-        splits = dict.fromkeys((*series, *varied.get(str(result.axes["method"]), ())))
+        splits = dict.fromkeys((*series, *models, *varied.get(str(result.axes["method"]), ())))
         extra = [f"{axis} {result.axes[axis]}" for axis in splits if result.axes.get(axis) is not None]
         names[result.run] = " · ".join([str(result.axes["method"]), *extra])
     return names
@@ -99,25 +102,41 @@ def _comes_with_its_loss(name: str, cells: Iterable[Mapping[str, Scalar]]) -> bo
 
 
 def bound_observations(results: Iterable[Result]) -> pd.DataFrame:
-    """One row per bound × concept × prompt; the same bound in several cells of a concept is averaged."""
+    """One row per bound × concept × prompt × number of photos × how pictures were drawn; the same in several cells is
+    averaged. The untuned model is drawn with a cell's own sampler, so guidance moves it as it moves a method."""
     rows: list[dict[str, object]] = [
         {
             **{key: result.axes[key] for key in ("dataset", "model", "concept")},
             "name": bound.name,
             "prompt": bound.prompt,
+            "shots": result.axes.get("shots"),
+            "drawn": _drawn(next((frozen(record.knobs) for record in result.records), ())),
             **_measured(bound.metrics),
         }
         for result in results
         for bound in result.bounds
     ]
-    keys = ("name", "dataset", "model", "concept", "prompt")
-    frame = _framed(rows, keys)
-    return frame if frame.empty else frame.groupby(list(keys), dropna=False, sort=True, as_index=False).mean()
+    frame = _framed(rows, _BOUND_KEYS)
+    return frame if frame.empty else frame.groupby(list(_BOUND_KEYS), dropna=False, sort=True, as_index=False).mean()
+
+
+def bounds_beside(bounds: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The bounds that were drawn as the frame's pictures usually are; of a subject that has none such, all it has."""
+    if bounds.empty or frame.empty:
+        return bounds
+    alike = bounds["drawn"] == _drawn(usual_knobs(frame))
+    known = alike.groupby([bounds[key] for key in ("name", "dataset", "model", "concept")]).transform("any")
+    return bounds[alike | ~known]
+
+
+def _drawn(knobs: tuple[tuple[str, Scalar], ...]) -> str:
+    """A setting of the knobs but for the adapter's strength, which the untuned model has none of."""
+    return repr(tuple(item for item in knobs if item[0] != "strength"))
 
 
 def metric_names(frame: pd.DataFrame) -> list[str]:
     """The metrics that were measured at least once."""
-    return [name for name in frame.columns if name not in (*_KEYS, "name") and frame[name].notna().any()]
+    return [name for name in frame.columns if name not in (*_KEYS, *_BOUND_KEYS) and frame[name].notna().any()]
 
 
 def require_metric(frame: pd.DataFrame, name: str) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from palp_lab.study.observations import frozen, observations, series_names, usual_knobs
 from palp_lab.study.result import Record, Result
 from palp_lab.study.writing import write_text
 from palp_lab.types import UserError
@@ -76,19 +77,18 @@ def choose(results: Sequence[Result], forms: int, seed: int) -> list[Item]:
     """The questions, in the order of their forms, shuffled within each.
 
     Per method, concept and prompt one picture of the last step, drawn at random over training and picture seeds; only
-    prompts that every method has (own targets where methods have one), so that raters compare like with like. All
-    methods of one concept and prompt are in one form, beside one photo, which lies with any result of the concept.
-    Raises UserError where no pictures lie beside the results, or no photo.
+    prompts that every method has (own targets where methods have one), so that raters compare like with like. Settings
+    of a method are methods of their own, as on the front. All methods of one concept, base model and prompt are in
+    one form, beside one photo, which lies with any result of the concept. Raises UserError where no pictures lie
+    beside the results, or no photo.
     """
     rng = random.Random(f"study {seed}")
-    pools: dict[tuple[str, str, str], dict[str, list[tuple[Result, Record, int]]]] = {}
-    for result in results:
-        last = max((record.step for record in result.records), default=0)
-        for record in result.records if result.folder is not None else ():
-            if record.step == last and record.images and "{}" in record.prompt and _asked(result, record):
-                place = (str(result.axes["dataset"]), str(result.axes["concept"]), record.prompt)
-                pool = pools.setdefault(place, {}).setdefault(str(result.axes["method"]), [])
-                pool += [(result, record, i) for i in range(len(record.images))]
+    names = setting_names(results)
+    pools: dict[tuple[str, str, str, str], dict[str, list[tuple[Result, Record, int]]]] = {}
+    for result, record in last_pictures(results):
+        place = (*(str(result.axes[key]) for key in ("dataset", "concept", "model")), record.prompt)
+        pool = pools.setdefault(place, {}).setdefault(names[result.run], [])  # type: ignore[arg-type]
+        pool += [(result, record, i) for i in range(len(record.images))]
     methods = {method for pool in pools.values() for method in pool}
     places = [place for place, pool in sorted(pools.items()) if set(pool) == methods]
     if not places or len(methods) < 2:
@@ -102,13 +102,34 @@ def choose(results: Sequence[Result], forms: int, seed: int) -> list[Item]:
         for method in sorted(methods):
             result, record, i = rng.choice(pools[place][method])
             photo = photos.get(place[:2])
-            items.append(_item(result, record, i, number % forms + 1, f"{rng.getrandbits(48):012x}", photo))
+            name = f"{rng.getrandbits(48):012x}"
+            items.append(_item(result, record, i, number % forms + 1, name, method, photo))
     rng.shuffle(items)
     return sorted(items, key=lambda item: item.form)
 
 
-def _asked(result: Result, record: Record) -> bool:
-    return record.own_target or result.axes.get("target") is None
+def setting_names(results: Sequence[Result]) -> dict[str, str]:
+    """Per run the method and its setting, as on the front, but not the base model: pictures of two are not compared."""
+    by_model: dict[object, list[Result]] = {}
+    for result in results:
+        by_model.setdefault(result.axes["model"], []).append(result)
+    return {run: name for some in by_model.values() for run, name in series_names(some).items()}
+
+
+def last_pictures(results: Sequence[Result]) -> list[tuple[Result, Record]]:
+    """Of every result with pictures the records people are asked about: the last step, drawn as most were, sentences
+    with the subject, and of a method with a target that one alone."""
+    pictured = [result for result in results if result.folder is not None and any(r.images for r in result.records)]
+    usual = usual_knobs(observations(pictured))
+    found = []
+    for result in pictured:
+        last = max(record.step for record in result.records)
+        for record in result.records:
+            asked = record.own_target or result.axes.get("target") is None
+            alike = not record.knobs or frozen(record.knobs) == usual
+            if record.step == last and record.images and "{}" in record.prompt and asked and alike:
+                found.append((result, record))
+    return found
 
 
 def photos_of(results: Sequence[Result]) -> dict[tuple[str, str], Path]:
@@ -124,7 +145,7 @@ def photos_of(results: Sequence[Result]) -> dict[tuple[str, str], Path]:
     return found
 
 
-def _item(result: Result, record: Record, i: int, form: int, name: str, photo: Path | None) -> Item:
+def _item(result: Result, record: Record, i: int, form: int, name: str, method: str, photo: Path | None) -> Item:
     assert result.folder is not None
     axes, picture = result.axes, result.folder / record.images[i]
     if not picture.is_file():
@@ -135,7 +156,7 @@ def _item(result: Result, record: Record, i: int, form: int, name: str, photo: P
             "make a cell of it again, or score its pictures again"
         )
     return Item(
-        name, form, str(axes["method"]), str(axes["dataset"]), str(axes["model"]), str(axes["concept"]), record.prompt,
+        name, form, method, str(axes["dataset"]), str(axes["model"]), str(axes["concept"]), record.prompt,
         elements_of(record.prompt), axes["train_seed"],  # type: ignore[arg-type]
         record.picture_seeds[i] if i < len(record.picture_seeds) else None, record.step,
         str(picture), hashlib.sha256(picture.read_bytes()).hexdigest(), str(photo),

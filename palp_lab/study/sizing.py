@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from palp_lab.study.headline import LEAST_CONCEPTS
 from palp_lab.study.observations import UNIT, at_usual_knobs, per_unit
 
 MOST_CONCEPTS = 2_000
@@ -33,35 +34,51 @@ def paired_differences(frame: pd.DataFrame, baseline: str, challenger: str, metr
     return (other - one).dropna()
 
 
-def spread(differences: pd.Series) -> tuple[float, float]:
-    """Variance of paired differences between concepts, and within a concept (over its prompts and seeds).
+@dataclass(frozen=True)
+class Spread:
+    """Variances of paired differences: between concepts, between the prompts of a concept, and between the training
+    seeds of a prompt. `seeds` is None where each prompt has one: what it adds is then part of `prompts`."""
 
-    Moments of a one-way layout; a between-concept estimate below zero is taken as zero.
-    """
-    groups = [values.to_numpy(dtype=float) for _, values in differences.groupby(level=list(UNIT[:3]))]
-    free = sum(len(group) - 1 for group in groups)
-    within = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / free if free else 0.0
-    if len(groups) < 2:
-        return 0.0, within
-    usual = len(groups) / sum(1 / len(group) for group in groups)
-    between = float(np.var([group.mean() for group in groups], ddof=1)) - within / usual
-    return max(0.0, between), within
+    concepts: float
+    prompts: float
+    seeds: float | None
+
+
+def spread(differences: pd.Series) -> Spread:
+    """The spread of `paired_differences`: moments of a nested layout; an estimate below zero counts as zero."""
+    by_prompt = differences.groupby(level=list(UNIT[:4]))
+    seeds, seeds_of = _within(by_prompt)
+    by_concept = by_prompt.mean().groupby(level=list(UNIT[:3]))
+    noisy, prompts_of = _within(by_concept)
+    prompts = max(0.0, (noisy or 0.0) - (seeds or 0.0) / seeds_of)
+    if by_concept.ngroups < 2:
+        return Spread(0.0, prompts, seeds)
+    own = (prompts + (seeds or 0.0) / seeds_of) / prompts_of
+    return Spread(max(0.0, float(by_concept.mean().var(ddof=1)) - own), prompts, seeds)
+
+
+def _within(groups: Any) -> tuple[float | None, float]:
+    """Variance within groups, None where none has two values, and how many values a group usually has."""
+    sizes, free = groups.size(), int((groups.size() - 1).sum())
+    squares = groups.agg(lambda values: float(((values - values.mean()) ** 2).sum())).sum()
+    return (float(squares) / free if free else None), len(sizes) / float((1 / sizes).sum())
 
 
 def sizing(
-    between: float, within: float, difference: float, prompts: int, seeds: int, power: float = 0.8, level: float = 0.05
+    found: Spread, difference: float, prompts: int, seeds: int, power: float = 0.8, level: float = 0.05
 ) -> Sizing:
     """The number of concepts for a two-sided paired t-test on concept means to find `difference` with `power`.
 
-    The mean over C concepts has variance (between + within / (prompts × seeds)) / C, so more seeds help only until
-    the concepts themselves differ more than the seeds do. Power .8 at level .05 is the usual convention, not a finding.
+    The mean over C concepts has variance (concepts + (prompts + seeds / number of seeds) / number of prompts) / C, so
+    more seeds help only as far as trainings differ by their seed. Never below the number that any claim takes
+    (`headline.LEAST_CONCEPTS`). Power .8 at level .05 is the usual convention, not a finding.
     """
     from scipy import stats
 
-    variance = between + within / (prompts * seeds)
+    variance = found.concepts + (found.prompts + (found.seeds or 0.0) / seeds) / prompts
     if difference == 0:
         return Sizing(difference, prompts, seeds, None, power)
-    for concepts in range(2, MOST_CONCEPTS):
+    for concepts in range(LEAST_CONCEPTS, MOST_CONCEPTS):
         quantiles = stats.t.ppf(1 - level / 2, concepts - 1) + stats.t.ppf(power, concepts - 1)
         if concepts * difference**2 >= quantiles**2 * variance:
             return Sizing(difference, prompts, seeds, concepts, power)

@@ -19,7 +19,8 @@ LEVELS_OF_IDENTITY = 9
 STOPPED = "the end, baseline stopped at step "
 """How a comparison with a baseline that was stopped earlier says where it was made, before the step."""
 EXACT_CONCEPTS = 14
-"""Up to here all 2^n sign flips are enumerated; above, 10 000 are drawn (ours)."""
+"""Up to here all 2^n sign flips are enumerated; above, `DRAWN_FLIPS` are drawn (ours)."""
+DRAWN_FLIPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Comparison:
     """`challenger` minus `baseline` on one metric.
 
     `at` says where ("step 500", "equal identity", or against a baseline that was stopped earlier, `STOPPED`). `pairs`
-    of `possible` pairs could be compared. `p_concepts` is an exact sign-flip test on the means per concept: honest
-    about how few concepts there are (with c of them it cannot fall below 2 / 2^c, given as `p_floor`). `p_pairs` is
-    Wilcoxon's signed-rank test on all pairs: sharper, but it takes pairs of one concept for independent.
+    of `possible` pairs could be compared. `p_concepts` is an exact sign-flip test on the means per concept, whose mean
+    is that of `difference`: honest about how few there are (with c of them it cannot fall below `p_floor`, 2 / 2^c).
+    `p_pairs` is Wilcoxon's signed-rank test on all pairs: sharper, but it takes pairs of one concept for independent.
     """
 
     baseline: str
@@ -112,7 +113,7 @@ def compare_stopped(
     for step, rows in sides[0][sides[0]["step"] <= last].groupby("step", sort=True):
         both = pd.concat([per_unit(rows, [matched]), ends], axis=1, join="inner")
         if len(both):
-            away[int(step)] = abs(float((both.iloc[:, 0] - both.iloc[:, 1]).mean()))
+            away[int(step)] = abs(float(per_concept(both.iloc[:, 0] - both.iloc[:, 1]).mean()))
     stop = min(away, key=lambda step: away[step], default=last)
     if stop == last:
         return None
@@ -175,7 +176,7 @@ def _compared(
     seed: int,
 ) -> Comparison:
     (interval,) = intervals_over(differences.to_frame(), resamples, seed)
-    concepts = differences.groupby(level=list(UNIT[:3])).mean().to_numpy(dtype=float)
+    concepts = per_concept(differences).to_numpy(dtype=float)
     return Comparison(
         baseline,
         challenger,
@@ -185,9 +186,20 @@ def _compared(
         len(differences),
         possible,
         sign_flip_p(concepts),
-        min(1.0, 2.0 ** (1 - len(concepts))),
+        p_floor(len(concepts)),
         wilcoxon_p(differences.to_numpy(dtype=float)),
     )
+
+
+def per_concept(values: pd.Series) -> pd.Series:
+    """Means per concept of values per unit, taken as those of an interval are: over seeds, then over prompts."""
+    return values.groupby(level=list(UNIT[:4])).mean().groupby(level=list(UNIT[:3])).mean()
+
+
+def p_floor(concepts: int) -> float:
+    """Below which the sign-flip test of so many concepts cannot fall."""
+    least = 2.0 ** (1 - concepts) if concepts <= EXACT_CONCEPTS else 2 / (DRAWN_FLIPS + 1)
+    return min(1.0, least)
 
 
 def sign_flip_p(differences: Sequence[float] | Floats) -> float | None:
@@ -199,7 +211,7 @@ def sign_flip_p(differences: Sequence[float] | Floats) -> float | None:
         return None
     if not values.any():
         return 1.0
-    resamples = np.inf if len(values) <= EXACT_CONCEPTS else 10_000
+    resamples = np.inf if len(values) <= EXACT_CONCEPTS else DRAWN_FLIPS
     test = stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=resamples, rng=np.random.default_rng(0)
     )

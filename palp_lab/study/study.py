@@ -22,6 +22,7 @@ from palp_lab.study.intervals import RESAMPLES
 from palp_lab.study.observations import (
     at_usual_knobs,
     bound_observations,
+    bounds_beside,
     filed_alike,
     observations,
     require_metric,
@@ -99,6 +100,7 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     directions_for(axes)
     scope = scoped(frame, question.scope)
     how = (question.resamples, question.seed)
+    bounds = bounds_beside(bounds, scope)
     prompts = target_prompts(frame) if question.scope == "own" else None
     found = anchors(bounds, axes, prompts or None, *how)
     reference = question.reference or reference_point(found, axes)
@@ -115,7 +117,7 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         methods_table(frame, metrics, question.scope, *how),
         *(prompts_table(frame, axis, *how) for axis in (question.y, question.x)),
         *(table for table in optional if table is not None),
-        cost_table(results, curves),
+        cost_table(results, curves, question.series),
     )
     return Study(
         question,
@@ -203,6 +205,6 @@ def _sizings(scope: pd.DataFrame, comparisons: Sequence[Comparison], question: Q
         return []
     last = seen[-1]
     differences = paired_differences(scope, last.baseline, last.challenger, last.metric, int(last.at.split()[1]))
-    between, within = spread(differences)
-    prompts = max(1, differences.reset_index()["prompt"].nunique())
-    return [sizing(between, within, abs(last.difference.mean), prompts, seeds) for seeds in (1, 2, 3, 5)]
+    found, prompts = spread(differences), max(1, differences.reset_index()["prompt"].nunique())
+    tried = (1,) if found.seeds is None else (1, 2, 3, 5)
+    return [sizing(found, abs(last.difference.mean), prompts, seeds) for seeds in tried]

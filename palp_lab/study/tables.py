@@ -11,7 +11,7 @@ import pandas as pd
 from palp_lab.study.curves import Curve
 from palp_lab.study.directions import higher_is_better, known_metrics, label_of
 from palp_lab.study.intervals import Interval, intervals_of
-from palp_lab.study.observations import at_usual_knobs, metric_names, scoped
+from palp_lab.study.observations import at_usual_knobs, metric_names, scoped, series_names
 from palp_lab.study.palette import BOUND_WORDS, words
 from palp_lab.study.result import Result
 from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step
@@ -106,13 +106,14 @@ def bounds_table(bounds: pd.DataFrame, metrics: Sequence[str], resamples: int, s
     )
 
 
-def cost_table(results: Iterable[Result], curves: Sequence[Curve]) -> Table:
-    """What a training took per method (mean over its cells), and the hypervolume it bought."""
+def cost_table(results: Sequence[Result], curves: Sequence[Curve], series: Sequence[str] = ()) -> Table:
+    """What a training took per curve (mean over its cells), and the hypervolume it bought."""
+    names = series_names(results, series)
     volumes = {curve.series: curve.volume for curve in curves if curve.knob is None}
     costs = pd.DataFrame(
         [
             {
-                "method": str(result.axes["method"]),
+                "series": names[result.run],
                 "minutes": _scaled(result.cost.seconds, 60),
                 "memory": _scaled(result.cost.peak_memory, 2**30),
                 "parameters": result.cost.trainable_parameters,
@@ -122,11 +123,11 @@ def cost_table(results: Iterable[Result], curves: Sequence[Curve]) -> Table:
         ]
     )
     rows: list[tuple[Cell, ...]] = []
-    for method, cells in costs.groupby("method", sort=True):
-        means = cells.drop(columns="method").astype(float).mean()
+    for name, cells in costs.groupby("series", sort=True):
+        means = cells.drop(columns="series").astype(float).mean()
         shown = [None if np.isnan(value) else float(value) for value in means]
         shown[2] = None if shown[2] is None else round(shown[2])
-        rows.append((words(str(method)), len(cells), *shown, volumes.get(str(method))))
+        rows.append((words(str(name)), len(cells), *shown, volumes.get(str(name))))
     return Table(
         "cost",
         "Cost of one training (mean over cells) and the hypervolume of the method's curve.",
@@ -187,7 +188,7 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
                 None if above is None else above.p_concepts,
                 None if level is None else level.difference,
                 None if level is None else level.p_concepts,
-                f"{who.pairs} of {who.possible}",
+                *(None if one is None else f"{one.pairs} of {one.possible}" for one in (above, level)),
                 who.difference.concepts,
                 None if above is None else steps[-1],
             )
@@ -207,11 +208,12 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
             f"difference at equal {label_of(x)}",
             f"p (equal {label_of(x)})",
             "pairs",
+            f"pairs (equal {label_of(x)})",
             "concepts",
             "step",
         ),
         tuple(rows),
-        (None,) * 9,
+        (None,) * 10,
     )
 
 

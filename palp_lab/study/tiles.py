@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from palp_lab.study.directions import higher_is_better, label_of
-from palp_lab.study.headline import enough
+from palp_lab.study.directions import label_of
+from palp_lab.study.headline import enough, sign
 from palp_lab.study.rendering import number, range_of
 from palp_lab.study.statistics import Comparison
 from palp_lab.study.study import Study
@@ -20,13 +20,12 @@ def tiles(study: Study) -> list[dict[str, str]]:
     found = []
     for one in chosen:
         d = one.difference
-        better = higher_is_better(one.metric)
-        sign = 0 if d.holds_zero else (1 if d.mean > 0 else -1) * (1 if better is not False else -1)
+        why = "the interval holds 0" if d.holds_zero else "the test over concepts does not agree"
         kind, said = {
             1: ("better", "better"),
             -1: ("worse", "worse"),
-            0: ("open", "not separated: the interval holds 0"),
-        }[sign]
+            0: ("open", f"not separated: {why}"),
+        }[sign(one)]
         ends = [abs(end) for end in (d.mean, d.low, d.high) if end is not None]
         if not enough(one):
             kind, said = "open", "one pair" if d.low is None else "too few pairs or concepts for a claim"

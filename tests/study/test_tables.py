@@ -136,7 +136,8 @@ def test_every_pair_of_methods_has_a_row(answered: Study) -> None:
     assert list(row[1:3]) == [one.difference for one in wanted] and row[3] == wanted[0].p_concepts
     level = by_step["text_alignment", "equal identity"]
     assert (row[4], row[5]) == (level.difference, level.p_concepts)
-    assert all(isinstance(line[1], Interval) and line[7] == 3 for line in found.rows)
+    assert (row[6], row[7]) == tuple(f"{one.pairs} of {one.possible}" for one in (wanted[0], level))
+    assert all(isinstance(line[1], Interval) and line[8] == 3 for line in found.rows)
     assert sum(str(line[0]).endswith("minus TI + DB") for line in found.rows) == 2
     assert "| +0." in markdown([found]) and "| ." in markdown([found])
 
