@@ -20,7 +20,7 @@ from palp_lab.prompts import check_lengths
 from palp_lab.score import bound_pictures, gather_references, protocol_entry, score_bounds, score_drift, score_records
 from palp_lab.strip import strip_images
 from palp_lab.study.fields import Fields
-from palp_lab.study.result import Bound, Record
+from palp_lab.study.result import BOUNDS, Bound, Record
 from palp_lab.study.store import Stage, Store
 from palp_lab.study.writing import write_text
 from palp_lab.targets import check_drawing, target_of
@@ -78,8 +78,14 @@ class Cell:
     def run(self) -> str:
         """The hash of the cell."""
         drift = [[prompt.text, prompt.class_word] for prompt in self.drift]
-        measured = {"groups": self.groups, "drift": drift, "held_out": self.concept.held_out_digest}
+        measured = {"groups": self.groups, "drift": drift, "held_out": self.concept.held_out_digest, **self._bounds}
         return keys.cell_hash(self.plain, self.train_inputs, self.protocol_words, measured)
+
+    @property
+    def _bounds(self) -> dict[str, Any]:
+        """Which rivals are measured, where they are not all."""
+        chosen = list(self.protocol.bounds)
+        return {} if chosen == list(BOUNDS) else {"bounds": chosen}
 
     @property
     def protocol(self) -> Protocol:
@@ -124,8 +130,12 @@ class Cell:
             inputs = keys.score_inputs(
                 self.protocol_words, [self.stage_key("pictures", one) for one in drawn], self.concept
             )
-            inputs |= {"dataset": keys.read_by("train", self.plain)["dataset"], "groups": self.groups}
-            inputs |= {"target": self.target} if kind == "scores" else {}
+            read = keys.read_by("train", self.plain)
+            inputs |= {"dataset": read["dataset"], "groups": self.groups}
+            code = keys.code_of({key: read.get(key) for key in ("dataset", "model")})
+            inputs |= {"code": code} if code else {}
+            drift = [[prompt.text, prompt.class_word] for prompt in self.drift]
+            inputs |= {"target": self.target, "drift": drift} if kind == "scores" else self._bounds
         return {**inputs, "machine": self.machine}
 
     def stage_key(self, kind: str, step: int | str = 0) -> str:
@@ -230,7 +240,8 @@ class Cell:
             return {"training": self.stage_key("train"), "step": step}
         words = self.concept.clean("{}") if step == "class_word" else self.concept.described("a {}")
         how = {key: keys.read_by("train", self.plain).get(key) for key in ("model", "dtype")}
-        return {"model": self.model.fingerprint, "how": how, "slot": words}
+        code = keys.code_of(how["model"])
+        return {"model": self.model.fingerprint, "how": how, "slot": words, **({"code": code} if code else {})}
 
     def _draw(self, prompting: Prompting, texts: Sequence[str], knobs: Mapping[str, Any]) -> Iterator[Picture]:
         how = self.config.generate

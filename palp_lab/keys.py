@@ -172,7 +172,10 @@ def cell_hash(
     enters the scores by another way than the configuration: the sentences, a target's among them, and the photos held
     out."""
     pictures = {"generate": read_by("pictures", config)["generate"]}
-    return digest({"train": train, "pictures": pictures, "protocol": dict(protocol), "measured": dict(measured)})
+    # The training has its own among its inputs; these stood at 1 when the first ledgers were written.
+    versions = {stage: VERSIONS[stage] for stage in ("pictures", "scores") if VERSIONS[stage] != 1}
+    whole = {"train": train, "pictures": pictures, "protocol": dict(protocol), "measured": dict(measured)}
+    return digest({**whole, **({"versions": versions} if versions else {})})
 
 
 def cell_name(labels: Mapping[str, Any], concept: str, seed: int, target: str | None, run: str) -> str:

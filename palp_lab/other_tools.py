@@ -21,7 +21,9 @@ from palp_lab.metrics.protocols import Protocol
 from palp_lab.pictures import Picture, Scalar, read_image, read_picture, write_pictures
 from palp_lab.score import (
     bound_pictures,
+    by_sentence,
     gather_references,
+    knobs_of,
     protocol_entry,
     score_bounds,
     score_records,
@@ -156,6 +158,7 @@ def score_foreign(
     references = gather_references(dataset, concept, sentences)
     files = {(p.sentence, p.seed): str(p.knobs["file"]) for p in pictures}
     bare = [replace(p, knobs={k: v for k, v in p.knobs.items() if k != "file"}) for p in pictures]
+    _drawn_alike(bare)
     scored = score_records(protocol, concept, references, bare, step=step, target=target)
     records = tuple(_with_files(record, files) for record in scored)
     rivals = bound_pictures(protocol, dataset, concept, sentences, {})
@@ -164,12 +167,23 @@ def score_foreign(
         write_pictures(folder / BOUNDS / PHOTOS, rivals.get(PHOTOS, ()))
     bounds = tuple(replace(bound, images=bound.images if folder and bound.name == PHOTOS else ()) for bound in scores)
     entry = protocol_entry(protocol)
-    content = [sorted((p.sentence, hashlib.sha256(p.image.numpy().tobytes()).hexdigest()) for p in pictures)]
-    run = hashlib.sha256(
-        json.dumps([content, dict(axes), entry.name, entry.version], sort_keys=True).encode()
-    ).hexdigest()
+    content = sorted((p.sentence, hashlib.sha256(p.image.numpy().tobytes()).hexdigest()) for p in pictures)
+    beside = [concept.digest, concept.held_out_digest, concept.superclass]
+    said = [content, beside, dict(axes), step, target, entry.name, entry.version, dict(entry.hashes)]
+    run = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
     filed = {"target": target, **axes}
     return Result(run, filed, records, bounds, entry, versions=versions(), data=concept.record())
+
+
+def _drawn_alike(pictures: Sequence[Picture]) -> None:
+    """Raises UserError where pictures of one sentence tell of several settings, which are several records."""
+    for sentence, some in by_sentence(pictures).items():
+        told = list(dict.fromkeys(" ".join(f"{k}={v}" for k, v in knobs_of(p).items()) or "nothing told" for p in some))
+        if len(told) > 1:
+            raise UserError(
+                f"pictures of {sentence!r}: some were drawn with {told[0]}, some with {told[1]}; "
+                "score one setting at a time"
+            )
 
 
 def _with_files(record: Record, files: Mapping[tuple[str, int], str]) -> Record:

@@ -12,6 +12,7 @@ from palp_lab.cell import adapter_file
 from palp_lab.keys import UNREAD, cell_name, versions
 from palp_lab.study.result import Cost, Result, save_result
 from palp_lab.study.result import Protocol as ProtocolEntry
+from palp_lab.study.store import digest
 from palp_lab.study.sweeps import current
 from palp_lab.study.writing import write_text
 
@@ -74,6 +75,7 @@ def publish(cell: Cell, training: Stage) -> Result:
                 "model": cell.model.fingerprint,
                 "photos": cell.concept.digest,
                 "held_out": cell.concept.held_out_digest,
+                "words": digest([cell.concept.clean("{}"), cell.concept.described("a {}")])[:16],
             },
         },
         folder=folder,

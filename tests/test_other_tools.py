@@ -113,6 +113,27 @@ def test_the_run_follows_the_pictures(foreign: Path, measuring: Protocol) -> Non
     assert score_folder(foreign, measuring, Renders(), axes=AXES).run != first.run
 
 
+def test_the_run_follows_what_the_pictures_are_compared_with(foreign: Path, measuring: Protocol) -> None:  # noqa: F811
+    """One hash for two scorings and a report would take one of them for both."""
+    first = score_folder(foreign, measuring, Renders(), axes=AXES)
+    stripped = replace(measuring, strip="drop")
+    aimed = score_folder(foreign, measuring, Renders(), axes=AXES, target="a sketch of a {}")
+    later = score_folder(foreign, measuring, Renders(), axes=AXES, step=200)
+    runs = {first.run, score_folder(foreign, stripped, Renders(), axes=AXES).run, aimed.run, later.run}
+    assert len(runs) == 4
+    concept = Renders().concept()
+    other = Renders()
+    other.concept = lambda: replace(concept, digest="other photos")  # type: ignore[method-assign]
+    assert score_folder(foreign, measuring, other, axes=AXES).run != first.run
+
+
+def test_several_settings_are_not_one_record(measuring: Protocol, tmp_path: Path) -> None:  # noqa: F811
+    one, other = (pictures(SENTENCES[0], (seed,)) for seed in (3, 5))
+    write_pictures(tmp_path, [*one, *(replace(p, knobs={**p.knobs, "guidance": 3.0}) for p in other)])
+    with pytest.raises(UserError, match=r"some were drawn with guidance=7\.5, some with guidance=3\.0; score one"):
+        score_folder(tmp_path, measuring, Renders(), axes=AXES)
+
+
 def test_our_own_pictures_say_themselves_what_they_show(measuring: Protocol, tmp_path: Path) -> None:  # noqa: F811
     drawn = [p for sentence in SENTENCES for p in pictures(sentence, (3, 5))]
     write_pictures(tmp_path, [*drawn, *pictures("a photo of a dog", (0,))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,12 @@ _kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 def posterior(model: AbstractModel, pixels: Pixels, folder: Path | None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [b c h w] of the latents of pictures, float32 on the CPU.
 
-    A picture is known by its pixels and by what encodes it: autoencoder, dtype, kind of device, threads, version of
-    torch. It is encoded alone, so that its latents depend on no other picture and have the same bits whether they are
-    fresh, remembered, or read from `folder` (None: no files). A damaged file is written anew.
+    A picture is known by its pixels and by what encodes it: autoencoder, dtype, kind of device, threads, versions of
+    torch and diffusers. It is encoded alone, so that its latents depend on no other picture and have the same bits
+    whether they are fresh, remembered, or read from `folder` (None: no files). A damaged file is written anew.
     """
     with_what = [model.autoencoder_fingerprint, str(model.dtype), model.device.type, torch.get_num_threads()]
-    machine = "/".join(map(str, [*with_what, torch.__version__, *pixels.shape[1:]]))
+    machine = "/".join(map(str, [*with_what, torch.__version__, metadata.version("diffusers"), *pixels.shape[1:]]))
     found = [_one(model, picture, _key(machine, picture), folder) for picture in pixels]
     return torch.stack([mean for mean, _ in found]), torch.stack([std for _, std in found])
 

@@ -71,7 +71,7 @@ def _key(model: AbstractModel, prompt: str, count: int) -> str:
         model.device.type,
         torch.get_num_threads(),
     ]
-    libraries = [torch.__version__, metadata.version("diffusers")]
+    libraries = [torch.__version__, metadata.version("diffusers"), metadata.version("transformers")]
     words = map(str, [*made_by, *libraries, prompt, FIRST_SEED, count, GUIDANCE, STEPS, SCHEDULER])
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 

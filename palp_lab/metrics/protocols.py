@@ -180,7 +180,11 @@ class Protocol:
 
 
 def _fields(metric: AbstractMetric) -> dict[str, Any]:
-    return asdict(metric) if is_dataclass(metric) else {}  # type: ignore[call-overload]
+    """What a metric was built with: the fields of a dataclass, or the plain values among the attributes of another."""
+    if is_dataclass(metric):
+        return asdict(metric)  # type: ignore[call-overload]
+    plain = (str, int, float, bool, tuple, list, dict, type(None))
+    return {name: value for name, value in sorted(vars(metric).items()) if isinstance(value, plain)}
 
 
 def protocol(

@@ -248,7 +248,7 @@ def _names(error: BaseException | None) -> Iterator[str]:
 
 
 def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], *tokenizers: Any) -> str:
-    """Hash of weights, their names, the schedule and the vocabularies: 16 hex digits."""
+    """Hash of weights, their names, the schedule, the vocabularies and how text is padded: 16 hex digits."""
     digest = hashlib.sha256()
     for part in parts:
         state = part.state_dict()
@@ -260,5 +260,8 @@ def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], *tokenize
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     plain = {key: value for key, value in config.items() if not key.startswith("_")}
     words = [one for tokenizer in tokenizers for one in (tokenizer.get_vocab(), tokenizer.model_max_length)]
+    # Most pad with the end of text; another padding is another conditioning, of which the vocabulary says nothing.
+    padding = [one.pad_token_id if one.pad_token_id != one.eos_token_id else None for one in tokenizers]
+    words += [padding] if any(one is not None for one in padding) else []
     digest.update(json.dumps([plain, *words], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]

@@ -9,8 +9,10 @@ from palp_lab.study.result import Result
 
 
 def same_rivals(other: Result, result: Result) -> bool:
-    """Whether another cell keeps bounds that are this one's too: same concept, base, protocol, prompts and knobs."""
-    return bool(other.bounds) and _rivals_of(other) == _rivals_of(result)
+    """Whether another cell keeps bounds that are this one's too: same concept and words for it, base, protocol, prompts
+    and knobs. Older lines say no words; they are taken by the concept's name."""
+    said = {(one.data or {}).get("hashes", {}).get("words") for one in (other, result)} - {None}
+    return bool(other.bounds) and len(said) < 2 and _rivals_of(other) == _rivals_of(result)
 
 
 def with_bounds(result: Result, others: Iterable[Result]) -> Result:
@@ -29,5 +31,6 @@ def _rivals_of(result: Result) -> tuple[object, ...]:
     }
     seeds = {record.picture_seeds for record in result.records}
     where = (axes["dataset"], axes["concept"], axes["model"], axes.get("shots"))
-    made_of = tuple(sorted(((result.data or {}).get("hashes") or {}).items()))
+    hashes = (result.data or {}).get("hashes") or {}
+    made_of = tuple(sorted((key, value) for key, value in hashes.items() if key != "words"))
     return (*where, made_of, result.protocol, frozenset(drawn), frozenset(seeds))
