@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def encode_pixels(autoencoder: Any, pixels: Pixels) -> LatentDistribution:
-    """Posterior of the scaled latents of pictures in [-1, 1], in float32 outside."""
+    """Posterior of the scaled latents of pictures in [-1, 1], in float32 outside. In the autoencoder's own precision
+    within a training's autocast too: photos that are encoded in every step are those that were encoded before it."""
     config = autoencoder.config
-    encoded = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype))
+    with torch.autocast(autoencoder.device.type, enabled=False):
+        encoded = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype))
     shift = shift_of(autoencoder)
     if "latents" in encoded:  # AutoencoderTiny has no posterior
         mean = (encoded.latents.float() - shift) * config.scaling_factor

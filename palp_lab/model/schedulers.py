@@ -22,10 +22,13 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """A fresh scheduler on a model's own noise schedule: of a word in `SCHEDULERS`, or of the name of any class of
     diffusers, such as PNDMScheduler.
 
-    Latents are not pictures: they are not clipped to [-1, 1] unless the model's own configuration says so (old ones
-    leave it out, and the default of DDIM would clip). Raises UserError for any other name.
+    What the model's files leave open is each sampler's own default, as in diffusers' from_config: DPM-Solver++ on
+    Stable Diffusion 1.x spaces its steps as it does elsewhere, not as the PNDM of those files would. But latents are
+    not pictures: they are not clipped to [-1, 1] unless the files say so, though it is the default of DDIM. Raises
+    UserError for any other name.
     """
-    config = {key: value for key, value in config.items() if not key.startswith("_")}
+    untold = set(config.get("_use_default_values") or ()) - {"prediction_type"}  # which `model.prediction` may tell
+    config = {key: value for key, value in config.items() if not key.startswith("_") and key not in untold}
     scheduler_class = find_class(SCHEDULERS.get(name, name))
     if scheduler_class is None:
         raise UserError(

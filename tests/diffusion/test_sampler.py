@@ -8,7 +8,7 @@ import torch
 
 from palp_lab.diffusion.sampler import sample
 from palp_lab.model.base import TextCond
-from palp_lab.model.schedulers import SCHEDULERS
+from palp_lab.model.schedulers import SCHEDULERS, make_scheduler
 from palp_lab.model.unet import UNetModel
 
 PROMPT = "a sketch of a cat in paris"
@@ -92,3 +92,32 @@ def test_every_scheduler_ends_at_a_finite_latent(micro: UNetModel) -> None:
     noise = torch.randn(1, *micro.latent_shape, generator=torch.Generator().manual_seed(3))
     for name in SCHEDULERS:
         assert ours(micro, noise, name, 5.0, seed=0).isfinite().all(), name
+
+
+STABLE_DIFFUSION_1 = {
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1,
+}  # fmt: skip
+"""What its scheduler_config.json says; everything else is left to the sampler."""
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULERS))
+@pytest.mark.parametrize("told", [{}, {"prediction_type": "v_prediction"}], ids=["epsilon", "v"])
+def test_what_the_files_leave_open_is_the_samplers_own_default(name: str, told: dict[str, str]) -> None:
+    """As people draw with it elsewhere: `Sampler.from_config(pipe.scheduler.config)`."""
+    import diffusers
+
+    of_files = diffusers.PNDMScheduler.from_config({**STABLE_DIFFUSION_1, **told}).config
+    mine, theirs = make_scheduler(name, of_files), getattr(diffusers, SCHEDULERS[name]).from_config(of_files)
+    for scheduler in (mine, theirs):
+        scheduler.set_timesteps(25)
+    assert torch.equal(mine.timesteps, theirs.timesteps) and torch.equal(mine.alphas_cumprod, theirs.alphas_cumprod)
+    assert mine.config["prediction_type"] == told.get("prediction_type", "epsilon")
+    assert not mine.config.get("clip_sample"), "latents are not pictures"
+
+
+def test_a_prediction_that_was_told_by_hand_outlives_the_default() -> None:
+    import diffusers
+
+    of_files = {**diffusers.PNDMScheduler.from_config(STABLE_DIFFUSION_1).config, "prediction_type": "v_prediction"}
+    assert make_scheduler("dpm++", of_files).config["prediction_type"] == "v_prediction"

@@ -126,3 +126,12 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     latents._kept.clear()
     posterior(model, PIXELS[:, :, :2, :2], None)
     assert len(latents._kept) == 2
+
+
+def test_photos_are_encoded_alike_within_a_trainings_autocast(micro: UNetModel) -> None:
+    """Encoded in every step or once before: two recipes that differ in this alone learn from the same latents."""
+    pixels = torch.rand(2, 3, micro.resolution, micro.resolution) * 2 - 1
+    before = micro.encode_image(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = micro.encode_image(pixels)
+    assert torch.equal(before.mean, within.mean) and torch.equal(before.std, within.std)
