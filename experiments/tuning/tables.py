@@ -28,13 +28,13 @@ PARTS = {"lora": "optimizer.lr", "full": "optimizer.lr", "tokens": "optimizer.to
 """What each part turns."""
 OTHER = (
     ("ti_db", "edits.rank", "rank", 16),
-    ("ti_db", "augment.variants", "variants of a photo", 8),
     ("ti_db", "optimizer.token_lr", "token_lr", 0.003),
+    ("custom_diffusion", "augment.variants", "variants of a photo", 8),
     ("dreambooth_lora", "losses.prior_preservation.count", "class images", 32),
     ("rare_adjective", "stages", "steps of the first stage", 50),
 )
 """What the last part turns, of which recipe, and what each has by itself."""
-CHOSEN = {"ti_db": 0.001, "dreambooth_lora": 0.003, "rare_adjective": 0.001}
+CHOSEN = {"ti_db": 0.001, "custom_diffusion": 0.001, "dreambooth_lora": 0.003, "rare_adjective": 0.001}
 """The rates that part was run at."""
 
 
