@@ -22,6 +22,8 @@ SQUEEZED = 0.18
 """Below this share of the plane the curves get a second plane of their own (ours)."""
 LONGEST = 24
 """Letters of a name that is written beside its curve; a longer one, of swept knobs, is in the legend alone (ours)."""
+CROWDED = 8
+"""With more curves than this marks have no numbers of steps, and names of settings are in the legend alone (ours)."""
 WIDTH, HEIGHT, DPI = 10.0, 6.6, 160
 """Inches and dots per inch (ours): 1600 pixels wide, readable when a README shows it at half that."""
 
@@ -100,14 +102,14 @@ def _draw_plane(
     plane: Plane, curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[str, str], steps: bool
 ) -> tuple[list[Label], list[tuple[float, float]]]:
     """All but the labels, which need the final layout; returns them with the places to keep free."""
-    looks = styles(curve.series for curve in curves)
+    looks, crowded = styles(curve.series for curve in curves), len(curves) > CROWDED
     labels, obstacles = _draw_bounds(plane, bounds)
     _draw_front(plane, curves, axes)
     for curve in curves:
         look, swept = looks[curve.series], curve.knob is not None
         x, y = _means(curve)
         for point in curve.points:
-            _draw_bars(plane, point.x, point.y, look.colour, 0.18 if swept else 0.4)
+            _draw_bars(plane, point.x, point.y, look.colour, 0.18 if swept or crowded else 0.4)
             obstacles += _ends(point.x, point.y)
         name = words(curve.series)
         legend = f"{name}, {curve.knob} swept" if swept else f"{name} (n = {_count(curve)})"
@@ -117,10 +119,10 @@ def _draw_plane(
         for i, point in enumerate(curve.points):
             if not steps:
                 continue
-            if i == len(x) - 1 and not swept and len(name) <= LONGEST:
+            if i == len(x) - 1 and not swept and len(name) <= LONGEST and not (crowded and " · " in name):
                 bold = {"fontsize": 10.5, "color": look.colour, "weight": "bold"}
-                labels.insert(0, Label(f"{name}\n{point.label} steps", x[i], y[i], bold))
-            else:
+                labels.insert(0, Label(name if crowded else f"{name}\n{point.label} steps", x[i], y[i], bold))
+            elif not crowded:
                 labels.append(Label(point.label, x[i], y[i], {"fontsize": 8.5, "color": look.colour}, optional=True))
     plane.set_xlabel(axis_words(axes[0]), fontsize=12)
     plane.set_ylabel(axis_words(axes[1]), fontsize=12)

@@ -72,6 +72,20 @@ def test_a_loss_has_the_same_dashes_whoever_trains_with_it() -> None:
     assert all(float(tick).is_integer() for tick in plane.get_xticks())
 
 
+def test_a_crowd_of_curves_has_names_and_no_numbers() -> None:
+    """Numbers of steps beside fifty marks belong to nobody; a setting's name is in the legend."""
+    many = [curve(name, [(0.4 + i / 30, 0.33), (0.5 + i / 30, 0.3 - i / 90)]) for i, name in enumerate("abcdefgh")]
+    for curves, crowded in (
+        (many, False),
+        ([*many, curve("ti_db · optimizer.lr 0.1", [(0.4, 0.2), (0.5, 0.1)])], True),
+    ):
+        (plane,) = front_figure(curves, [], AXES).axes
+        written = [text.get_text() for text in plane.texts]
+        assert ("0" in written) is not crowded and ("a" in written) is crowded
+        assert not any("lr 0.1" in text for text in written)
+        assert len([line for line in plane.lines if line.get_marker() not in ("None", "", None)]) >= len(curves)
+
+
 def test_the_same_numbers_are_the_same_bytes() -> None:
     assert png(front_figure(CURVES, BOUNDS, AXES)) == png(front_figure(CURVES, BOUNDS, AXES))
 
