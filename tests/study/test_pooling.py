@@ -37,9 +37,9 @@ def drawn_at(result: Result, guidance: float, run: str, bounds: float = 0.0) -> 
 
 def test_the_p_of_a_difference_is_that_of_the_mean_which_is_shown() -> None:
     """Where some prompts have more seeds than others, plain means over pairs are another quantity."""
-    rows = []
+    rows, rare = [], (-0.09, -0.02, -0.05, 0.01, -0.08, 0.002)
     for concept in range(6):
-        for prompt, seeds, gain in (("p", 4, 0.01 + concept / 1000), ("q", 1, -0.09)):
+        for prompt, seeds, gain in (("p", 4, 0.01), ("q", 1, rare[concept])):
             for seed in range(seeds):
                 for series, value in (("ti_db", 0.3), ("palp", 0.3 + gain)):
                     rows.append({
@@ -50,9 +50,9 @@ def test_the_p_of_a_difference_is_that_of_the_mean_which_is_shown() -> None:
                     })  # fmt: skip
     one = compare_at_step(pd.DataFrame(rows), "ti_db", "palp", "text_alignment", 1, resamples=50)
     assert one is not None
-    shown = [((0.01 + concept / 1000) - 0.09) / 2 for concept in range(6)]
-    assert one.difference.mean == pytest.approx(np.mean(shown)) and one.difference.mean < 0
-    assert one.p_concepts == sign_flip_p(shown)
+    shown, plain = ([(seeds * 0.01 + gain) / (seeds + 1) for gain in rare] for seeds in (1, 4))
+    assert one.difference.mean == pytest.approx(np.mean(shown))
+    assert one.p_concepts == sign_flip_p(shown) != sign_flip_p(plain)
 
 
 def test_a_tile_claims_no_more_than_the_answer_does(study: list[Result]) -> None:
