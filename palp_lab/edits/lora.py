@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -80,7 +81,8 @@ class LoraEdits(AbstractEdits):
         self._networks = {"": denoiser}
         try:
             for name, text in text_encoders(model) if self.text_encoder else ():
-                found = LowRankLayers(text.encoder, name, "edits.text_targets", self.text_targets, config)
+                own = config | self._patterns_in(text.encoder)
+                found = LowRankLayers(text.encoder, name, "edits.text_targets", self.text_targets, own)
                 self._networks[f"{name}."] = found
         except UserError:
             self.detach()
@@ -89,6 +91,15 @@ class LoraEdits(AbstractEdits):
             layers.start(model.device, self.init, f"{self.seed}/{prefix}")
         if self.text_encoder:
             model.edited_text = self.disabled
+
+    def _patterns_in(self, network: nn.Module) -> dict[str, dict[str, Any]]:
+        """The patterns of layers that are there, as peft looks for them: it warns of each that is not, and files of
+        other tools name the denoiser's one by one."""
+        names = [name for name, _ in network.named_modules()]
+        return {
+            kind: {end: value for end, value in some.items() if any(re.fullmatch(rf"(.*\.)?({end})", n) for n in names)}
+            for kind, some in self.patterns.items()
+        }
 
     def detach(self) -> None:
         for layers in self._networks.values():
