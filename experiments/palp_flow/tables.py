@@ -1,20 +1,22 @@
-"""The table of README.md, computed from results.jsonl.
+"""The tables of README.md, computed from results.jsonl.
 
-python experiments/palp_flow/tables.py           # writes it into README.md, between its marks
+python experiments/palp_flow/tables.py           # writes them into README.md, between their marks
 python experiments/palp_flow/tables.py --check   # compares, and exits with 1 where README.md says otherwise
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
+from palp_lab.study.curves import volumes_per_concept
 from palp_lab.study.documents import bare, main, markdown
 from palp_lab.study.ledger import read_jsonl
-from palp_lab.study.observations import observations, scoped
+from palp_lab.study.observations import bound_observations, observations, scoped
 from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step
 
 HERE = Path(__file__).resolve().parent
@@ -60,6 +62,30 @@ def versus() -> str:
     return markdown(("", *(head for name in METHODS for head in (f"{name} minus TI + DB", "p"))), rows)
 
 
+def curves() -> str:
+    """Whole curves in one number, where they end, and where the base begins."""
+    results = read_jsonl(HERE / "results.jsonl")
+    bounds, plane, rows = bound_observations(results), ("text_alignment", "identity"), []
+    for name, method in {"TI + DB": "ti_db", **METHODS}.items():
+        own = frame()[frame()["series"] == method]
+        volume = statistics.mean(volumes_per_concept(own, bounds, ("identity", "text_alignment")).values())
+        end = own[own["step"] == 350]
+        rows.append([name, bare(volume), *(bare(float(end[axis].mean())) for axis in plane)])
+    word = bounds[bounds["name"].eq("class_word") & bounds["prompt"].isin(frame()["prompt"])]
+    rows.append(["the class word, untuned", "", *(bare(float(word[axis].mean())) for axis in plane)])
+    return markdown(("", "hypervolume", "text alignment after 350 steps", "identity after 350 steps"), rows)
+
+
+def target() -> str:
+    """What the target adds to the control."""
+    rows = []
+    for name, metric in METRICS.items():
+        if metric != "identity":
+            level = compare_at_equal(frame(), "palp_control", "palp", metric, "identity")
+            rows.append([f"{name} at equal identity", *shown(level)])
+    return markdown(("", "PALP minus control", "p"), rows)
+
+
 def early(method: str, metric: str) -> Comparison | None:
     rows = frame()
     kept = rows[rows["step"] == rows["series"].map({method: 350, "ti_db": 200})].assign(step=350)
@@ -67,4 +93,4 @@ def early(method: str, metric: str) -> Comparison | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(HERE / "README.md", {"versus": versus}))
+    sys.exit(main(HERE / "README.md", {"versus": versus, "curves": curves, "target": target}, given={}))

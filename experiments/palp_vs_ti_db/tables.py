@@ -9,11 +9,13 @@ It is also an example of how to ask the ledger what no report asks: cells of sev
 from __future__ import annotations
 
 import csv
+import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
 from cells import (
@@ -36,6 +38,7 @@ from cells import (
     rows_of,
 )
 
+import palp_lab
 from palp_lab.study.curves import volumes_per_concept
 from palp_lab.study.documents import bare, main, markdown
 from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step, sign_flip_p
@@ -135,6 +138,30 @@ def per_target() -> str:
     return markdown(("target", *arms), rows)
 
 
+def price() -> str:
+    """Per target, what the target itself costs and buys: over the pairs of both seeds."""
+    rows = []
+    for target in TARGETS:
+        where = Where(prompts=(target,))
+        for metric in (TEXT, IDENTITY):
+            one = [at_end(*side, metric, where) for side in OF_THE_TERM]
+            name = "text alignment" if metric == TEXT else "identity"
+            rows.append([target if metric == TEXT else "", name, *(f"{difference(x)}, p {chance(x)}" for x in one)])
+    return markdown(("target", "", *(" minus ".join(side) for side in OF_THE_TERM)), rows, words=2)
+
+
+def on_others() -> str:
+    """The term added to two other recipes: means on the target it was tuned for, without and with it."""
+    where, rows = Where(prompts=(SKETCH,), seeds=(0,), concepts=FIRST), []
+    for arm, name in {"P+": "P+", "P+, .003": "P+ at rate .003", "Custom Diffusion": "Custom Diffusion"}.items():
+        recipe, _, rate = arm.partition(", ")
+        aligned = f"{recipe} with the term" + (f", {rate}" if rate else "")
+        if len(have({arm: "", aligned: ""}, where)) == 2:
+            both = zip(means(arm, PLANE, where), means(aligned, PLANE, where), strict=True)
+            rows.append([name, *(f"{alone} -> {term}" for alone, term in both)])
+    return markdown(("alone -> with the term", *PLANE), rows)
+
+
 def recipes() -> str:
     heads = (*PLANE, "diversity", "the bare class looks like the subject")
     where = replace(EIGHT, concepts=FIRST)
@@ -152,6 +179,21 @@ def recipes() -> str:
             told = recipe + rate.replace(", ", " at rate ")
             rows += [[told, *means(arm, heads, where, 2)] for arm in have({recipe + rate: ""}, where)]
     return markdown(("", *heads), rows)
+
+
+def leads(arm: str, where: Where) -> str:
+    """The mean lead in text alignment over TI + DB at equal identity, without an interval: for too few subjects."""
+    level = None if arm == "TI + DB" else at_equal(arm, "TI + DB", where)
+    return bare(level.difference.mean, sign="+") if level else ""
+
+
+def along() -> str:
+    """Where curves stand after each kept number of steps: text alignment / identity."""
+    arms = have({arm: LEADERS.get(arm, arm) for arm in ("TI + DB", *LEADERS) if arm not in ("PALP", "control")}, EIGHT)
+    rows = []
+    for step in (50, 100, 200, 350):
+        rows.append([str(step), *(" / ".join(means(arm, PLANE[:2], EIGHT, step=step)) for arm in arms)])
+    return markdown(("steps", *arms.values()), rows)
 
 
 def choices() -> str:
@@ -293,8 +335,107 @@ def worn() -> str:
         after = compare_at_step(frame, baseline, challenger, WORN, 350)
         level = compare_at_equal(frame, baseline, challenger, WORN, IDENTITY)
         found = [cell for one in (after, level) for cell in (difference(one), chance(one))]
-        rows.append([f"{challenger} minus {baseline}", *found])
-    return markdown(("accessory in its colour", "after 350 steps", "p", "at equal identity", "p"), rows)
+        levels = " / ".join(
+            bare(float(frame.query("series == @arm and step == 350")[WORN].mean()), 2) for arm in (challenger, baseline)
+        )
+        rows.append([f"{challenger} minus {baseline}", levels, *found])
+    heads = ("accessory in its colour", "found", "after 350 steps", "p", "at equal identity", "p")
+    return markdown(heads, rows)
+
+
+def of_each_subject() -> str:
+    """Guidance 3 minus 7.5, per subject: three of them have no interval."""
+    rows = []
+    for concept in FIRST:
+        usual = replace(EIGHT, concepts=(concept,))
+        cells = []
+        for metric in (TEXT, IDENTITY):
+            less, more = (
+                rows_of(("TI + DB",), replace(usual, guidance=scale)).query("step == 350")[metric].mean()
+                for scale in (3, 7.5)
+            )
+            cells.append(bare(float(less - more), sign="+"))
+        rows.append([concept.partition("_")[0], *cells])
+    return markdown(("guidance 3 minus 7.5", *PLANE[:2]), rows)
+
+
+def levels_i() -> str:
+    """Part i's pairs under TI + DB's LoRA and under the full edit: the means."""
+    where, rows = Where(prompts=(WATERCOLOR, BEACH), seeds=(0,)), []
+    for edit, suffix in (("LoRA", ""), ("all weights", ", full")):
+        rows += [[f"{edit}: {arm}", *means(arm + suffix, PLANE, where)] for arm in ("TI + DB", "PALP", "control")]
+    return markdown(("", *PLANE), rows)
+
+
+def more_of_i() -> str:
+    """What else moves on the full edit."""
+    where, rows = Where(prompts=(WATERCOLOR, BEACH), seeds=(0,)), []
+    frame = rows_of(("TI + DB, full", "PALP, full"), where)
+    sides = ("TI + DB, full", "PALP, full")
+    for name, metric in {"image alignment": "image_alignment", "copy": "copy", PLANE[2]: WORN}.items():
+        one = compare_at_step(frame, *sides, metric, 350)
+        rows.append([f"{name}, after 350 steps", difference(one), chance(one)])
+    one = compare_at_equal(frame, *sides, WORN, IDENTITY)
+    rows.append([f"{PLANE[2]}, at equal identity", difference(one), chance(one)])
+    return markdown(("PALP minus TI + DB, all weights", "", "p"), rows)
+
+
+def models() -> str:
+    """The project's own README: how good the embedded models are, from the scores shipped beside their weights."""
+    scores = json.loads((Path(palp_lab.__file__).parent / "tinyworld/weights/scores.json").read_text(encoding="utf-8"))
+    drawn, true, goals, reader = (
+        scores["tiny"]["found"],
+        scores["true_renders"]["found"],
+        scores["tiny"]["goals"],
+        scores["reader"],
+    )
+
+    def share(found: Mapping[str, Mapping[str, float]], *names: str) -> str:
+        return " / ".join(bare(found[name]["found"], 2) for name in names)
+
+    def goal(*names: str) -> str:
+        return " / ".join(sorted({bare(goals[name], 2) for name in names}, reverse=True))
+
+    things = [reader[name]["all"] for name in ("hat", "crown", "sunglasses", "scarf", "balloon")]
+    every = ("style", "place", "class", "accessory", "accessory with colour")
+    rows = [
+        (
+            f"prompted style / place found in generated pictures (reader, {scores['tiny']['pictures']} pictures)",
+            share(drawn, "style", "place"),
+            goal("style", "place"),
+        ),
+        ("prompted class / accessory found", share(drawn, "class", "accessory"), goal("class", "accessory")),
+        ("prompted accessory in its prompted colour", share(drawn, every[4]), ""),
+        (
+            "reader on true renders of the same prompts: style / place / class / accessory / in its colour",
+            share(true, *every),
+            bare(scores["true_renders"]["goal"], 2),
+        ),
+        (
+            "reader on held-out renders of any kind: class / accessories with colour / coat colour / pattern",
+            f"{bare(reader['class_']['all'], 2)} / {bare(min(things), 2)} to {bare(max(things), 2)} / "
+            f"{bare(reader['colour']['all'], 2)} / {bare(reader['pattern']['all'], 2)}",
+            bare(scores["true_renders"]["goal"], 2),
+        ),
+        ("tiny CLIP picks the true caption of 8", bare(scores["clip"]["right_of_8"], 2), ".95"),
+        (
+            f"identity encoder: right identity of {scores['identity']['identities']}",
+            bare(scores["identity"]["retrieval"], 2),
+            "",
+        ),
+        ("autoencoder", f"{scores['autoencoder']['decibel']:.1f} dB", ""),
+    ]
+    return markdown(("on element combinations never trained on", "reached", "goal"), rows)
+
+
+def smaller_models() -> str:
+    scores = json.loads((Path(palp_lab.__file__).parent / "tinyworld/weights/scores.json").read_text(encoding="utf-8"))
+    names = ("style", "place", "class", "accessory")
+    rows = [
+        (f"`{model}`", *(bare(scores[model]["found"][name]["found"], 2) for name in names))
+        for model in ("tiny_small", "tiny_flow_unet", "tiny_flow")
+    ]
+    return markdown(("found in its pictures", *names), rows)
 
 
 def ablations() -> str:
@@ -309,8 +450,7 @@ def ablations() -> str:
         "no re-scaling / 3": "no re-scaling, weight / 3",
         "target as caption": "the target as caption of the photos",
     }.items():
-        level = None if arm == "TI + DB" else at_equal(arm, "TI + DB", where)
-        rows.append([name, *means(arm, PLANE, where), bare(level.difference.mean, sign="+") if level else ""])
+        rows.append([name, *means(arm, PLANE, where), leads(arm, where)])
     return markdown(("", *PLANE, "text at equal identity, minus TI + DB"), rows)
 
 
@@ -333,6 +473,10 @@ def exposure() -> str:
     ):
         where = replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, 4))
         rows += [[arm, str(shots), str(step), *means(arm, heads, where, 2, step)] for step in steps]
+    for rival, name in (("class_word", "the base, asked for the class"), ("described", "the base, fully described")):
+        frame = bounds()
+        frame = frame[(frame["name"] == rival) & frame["concept"].isin(FIRST)]
+        rows.append([name, "", "", *(bare(float(frame[METRICS[head]].mean()), 2) for head in heads)])
     return markdown(("method", "photos", "step", *heads), rows)
 
 
@@ -367,8 +511,23 @@ TABLES: dict[str, Callable[[], str]] = {
     "costs": costs,
     "a": lambda: pairs(Where(), ALL, *OF_THE_TERM),
     "targets": per_target,
+    "price": price,
+    "on_others": on_others,
+    "along": along,
+    "each": of_each_subject,
+    "levels_i": levels_i,
+    "more_of_i": more_of_i,
+    "models": models,
+    "smaller_models": smaller_models,
+    "gentler_palp": lambda: pairs(Where(seeds=(0,)), ALL, ("TI + DB, .0003", "PALP")),
     "gradients": gradients,
     "d": recipes,
+    "level_d": lambda: pairs(
+        replace(EIGHT, concepts=FIRST),
+        LEVEL,
+        *((arm, "TI + DB") for arm in ("P+", "Custom Diffusion", "DreamBooth-LoRA", "DreamBooth", "Rare Adjective")),
+        ("DreamBooth", "Rare Adjective"),
+    ),
     "f": lambda: pairs(Where(), ALL, *((arm, other) for other in ("TI + DB", "PALP", "control") for arm in RARE), RARE),
     "h": choices,
     "gentler": gentler,
@@ -403,5 +562,26 @@ def trained_otherwise(name: str) -> str:
     return pairs(where, ALL, (palp, alone), (control, alone), (palp, control))
 
 
+RATES = "rates, guidance scales and adapter scales of a setting"
+GIVEN = {
+    "arXiv 2401.06105, Table 2, and its differences": (".319", ".340", ".716", ".681", ".308", ".673", ".021", ".035"),
+    "name of a model": ("1.4",),
+    "two of the 64 ways to give six differences a sign": (".031",),
+    "mean of sigma/alpha over the steps of SD's schedule": ("3.0",),
+    RATES: (".001", ".0003", ".0001", ".003", ".4", ".6", ".8", "7.5"),
+}
+"""Numbers of README.md that no table of their section makes."""
+GIVEN_FRONT = {
+    "versions": ("3.11", "1.5", "2.0"),
+    RATES: (".001", ".0001", "7.5"),
+    "two of the 64 ways to give six differences a sign": (".031",),
+    "`make demo`, as experiments/quickstart has it": (".020", ".148", ".012"),
+    '`make bench ARGS="-k footprint"`': ("3.3", "2.1", "6.4", "8.2", "35.6", "6.5"),
+}
+"""Those of the project's own README, which may also repeat what the tables of a study say."""
+
+
 if __name__ == "__main__":
-    sys.exit(max(main(readme, TABLES) for readme in (HERE / "README.md", HERE.parents[1] / "README.md")))
+    front, flow = HERE.parents[1] / "README.md", HERE.parent / "palp_flow" / "README.md"
+    own = main(HERE / "README.md", TABLES, given=GIVEN)
+    sys.exit(max(own, main(front, TABLES, given=GIVEN_FRONT, beside=(HERE / "README.md", flow))))

@@ -34,6 +34,8 @@ OTHER = (
     ("rare_adjective", "stages", "steps of the first stage", 50),
 )
 """What the last part turns, of which recipe, and what each has by itself."""
+GIVEN = {"rates that were tried": (".001", ".003", ".03", ".01")}
+"""Numbers of README.md that no table of its has to make."""
 CHOSEN = {"ti_db": 0.001, "custom_diffusion": 0.001, "dreambooth_lora": 0.003, "rare_adjective": 0.001}
 """The rates that part was run at."""
 
@@ -81,6 +83,9 @@ def rates(name: str) -> str:
     rows = []
     for method in methods:
         rows += rows_of(words(method), by(PARTS[name], [cell for cell in cells if cell.axes["method"] == method]))
+    word = bound_observations(ledger()).query("name == 'class_word'").drop_duplicates(["concept", "prompt"])
+    levels = [bare(float(word[axis].mean())) for axis in reversed(AXES)]
+    rows.append(["the class word, untuned", "", "", *("" for _ in SUBJECTS), *levels])
     return table(PARTS[name].rpartition(".")[2], rows)
 
 
@@ -96,4 +101,4 @@ def other() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(HERE / "README.md", {**{name: partial(rates, name) for name in PARTS}, "other": other}))
+    sys.exit(main(HERE / "README.md", {**{name: partial(rates, name) for name in PARTS}, "other": other}, given=GIVEN))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from palp_lab.study.documents import bare, filled, in_step, main, markdown
+from palp_lab.study.documents import bare, filled, in_step, main, markdown, unfounded
 from palp_lab.types import UserError
 
 TABLES = {"one": lambda: "| a |\n|---|\n| 1 |", "two": lambda: "| b |\n|---|\n| \\2 |"}
@@ -49,6 +49,34 @@ def test_a_mark_that_no_table_is_made_for_is_named(tmp_path, capsys):
         in_step(path, TABLES, write=True)
     assert main(path, TABLES, []) == 1 and "'twoo'" in capsys.readouterr().err
     assert main(tmp_path / "none.md", TABLES, []) == 1 and "no such file" in capsys.readouterr().err
+
+
+def test_a_number_of_the_prose_that_no_table_of_its_section_makes_is_told(tmp_path, capsys):
+    said = """# Title of 2.5, as arXiv 2401.06105, 2208.12242 has it
+<!-- table one -->
+| .123 | +1.5 [-.07, .9] |
+<!-- end -->
+At -.123 and .07, `x=.55` and [here](v1.75.md):
+
+    run lr=.66
+
+## Next
+Now .123 is 3.0 times .9.
+"""
+    assert unfounded(said, {}) == ["1: 2.5", "10: .123", "10: 3.0", "10: .9"]
+    assert unfounded(said, {"a source": ("2.5", "-3.0")}) == ["10: .123", "10: .9"]
+    elsewhere = "<!-- table other -->\n| .123 |\n<!-- end -->\nand .9"
+    assert unfounded(said, {"a source": ("2.5", "3.0")}, [elsewhere]) == ["10: .9"], "only tables are a source"
+    path = tmp_path / "README.md"
+    path.write_text(said, encoding="utf-8")
+    tables = {"one": lambda: "| .123 | +1.5 [-.07, .9] |"}
+    assert main(path, tables, ["--check"]) == 0, "numbers are asked for only where sources are given"
+    assert main(path, tables, ["--check"], given={}) == 1
+    assert "README.md:10: 3.0 stands in no table of its section" in capsys.readouterr().err
+    assert main(path, tables, [], given={}) == 0, "a study's end does not fail for its words"
+    given = {"a source": ("2.5", "3.0", ".123", ".9")}
+    assert main(path, tables, ["--check"], given=given, beside=[tmp_path / "none.md"]) == 1
+    assert main(path, tables, ["--check"], given=given) == 0
 
 
 def test_markdown_of_a_table():
