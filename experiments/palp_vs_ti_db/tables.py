@@ -331,7 +331,7 @@ def worn() -> str:
     """Accessories found in their colour, at equal steps and at equal identity."""
     rows = []
     for challenger, baseline in OF_THE_TERM:
-        frame = rows_of((baseline, challenger), Where())
+        frame = rows_of((baseline, challenger), Where(beside=(baseline, challenger)))
         after = compare_at_step(frame, baseline, challenger, WORN, 350)
         level = compare_at_equal(frame, baseline, challenger, WORN, IDENTITY)
         found = [cell for one in (after, level) for cell in (difference(one), chance(one))]
