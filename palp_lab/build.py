@@ -97,9 +97,9 @@ def build(node: DictConfig, key: str, **given: Any) -> Any:
 
 
 def _with_key(said: str, key: str, told: str) -> str:
-    """An error line of a part inside a node with the part's key, where the line itself names none of the node's."""
+    """An error line of a part inside a node with the part's key, where the line itself begins with none."""
     inside = re.search(r"^full_key: (.+)$", told, re.MULTILINE)
-    if inside is None or f"{key}." in said or f"{key}=" in said:
+    if inside is None or f"{key}." in said or re.match(r"[\w.]+=", said):
         return said
     whole = inside[1] if inside[1].startswith(f"{key}.") else f"{key}.{inside[1]}"
     return f"{whole}: {said}"
@@ -116,17 +116,35 @@ def check_losses(overrides: Iterable[str]) -> None:
     Args:
         overrides: the command line after the verb, e.g. `losses=[reconstruction,prompt_alignment,sds]`.
     """
-    for key, _, value in (override.partition("=") for override in overrides):
-        if key.lstrip("+") != "losses":
-            continue
-        named: dict[str, str] = {}
-        for word in (part.strip() for part in value.strip("[]").split(",")):
-            loss = loss_of(word)
-            if named.setdefault(loss, word) != word:
-                raise UserError(
-                    f"losses={value}: {named[loss]} and {word} are two words for one loss ({loss}), and a recipe holds "
-                    "it once; leave one out"
-                )
+    named: dict[str, str] = {}
+    for word in words_of(overrides):
+        loss = loss_of(word)
+        if named.setdefault(loss, word) != word:
+            raise UserError(
+                f"losses=[...]: {named[loss]} and {word} are two words for one loss ({loss}), and a recipe holds it "
+                "once; leave one out"
+            )
+
+
+def words_of(overrides: Iterable[str]) -> list[str]:
+    """The losses a command line names, as it names them; of several `losses=` the last counts."""
+    lists = [value for key, _, value in (word.partition("=") for word in overrides) if key.lstrip("+") == "losses"]
+    return [word.strip() for value in lists[-1:] for word in value.strip("[]").split(",")]
+
+
+def aliases_of(overrides: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By alias of a loss that a command line names what makes it one: `losses=[reconstruction,sds]` is prompt_alignment
+    with reference noise."""
+    from omegaconf import OmegaConf
+
+    from palp_lab.composition import conf_folder
+
+    found: dict[str, dict[str, Any]] = {}
+    for word in words_of(overrides):
+        if (loss := loss_of(word)) != word:
+            node: Any = OmegaConf.load(conf_folder() / "losses" / f"{word}.yaml")
+            found[word] = {f"losses.{loss}.{name}": said for name, said in (node.get(loss) or {}).items()}
+    return found
 
 
 def loss_of(word: str) -> str:

@@ -24,7 +24,7 @@ from palp_lab.study.result import BOUNDS, Bound, Record
 from palp_lab.study.store import Stage, Store
 from palp_lab.study.writing import write_text
 from palp_lab.targets import check_drawing, target_of
-from palp_lab.training import as_plain, is_further_rank, read_settings, train_stage
+from palp_lab.training import as_plain, checkpoints_of, is_further_rank, read_settings, train_stage
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Cell:
         self.config = config
         self.plain = as_plain(config)
         read_settings(self.plain)  # refused before a large model is opened
+        self.plain["checkpoints"] = checkpoints_of(config)
         check_drawing(config)
         self.store = Store(Path(config.store))
         self.dataset = open_dataset(config)
@@ -112,7 +113,7 @@ class Cell:
     def steps(self) -> list[int]:
         """The training steps at which an adapter is kept, measured and drawn from."""
         last = int(self.config.trainer.max_steps)
-        return sorted({int(step) for step in self.config.checkpoints if 0 < step < last} | {last})
+        return sorted({*self.plain["checkpoints"], last})
 
     def stage_inputs(self, kind: str, step: int | str = 0) -> dict[str, Any]:
         """The inputs of a stage as the store keys them: `train`; `pictures` and `estimates` of a step, or of the base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -55,7 +56,7 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str | None:
         key, values = several.groups()
         return f"{key}={values}: several values: add -m to run each, or write '{key}=\"{values}\"' for one text"
     if isinstance(error, OverrideParseException):
-        return _unreadable(error.override)
+        return _unreadable(error.override, overrides)
     if isinstance(error, MissingConfigException):
         return _no_such_choice(error, overrides)
     if isinstance(error, ConfigCompositionException):
@@ -75,8 +76,13 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), text)
 
 
-def _unreadable(override: str) -> str:
+def _unreadable(override: str, overrides: list[str]) -> str:
     key, equals, value = override.partition("=")
+    if not equals and override in overrides:
+        before, after = overrides[: overrides.index(override)], overrides[overrides.index(override) :]
+        if before and (said := re.fullmatch(r"([\w.]+)=(\w.*)", before[-1])):  # a sentence that the shell took apart
+            words = list(itertools.takewhile(lambda word: "=" not in word and not word.startswith("-"), after))
+            return f"cannot read {override!r}: quote the sentence: '{said[1]}=\"{' '.join([said[2], *words])}\"'"
     if not equals:
         return f"cannot read {override!r}: write key=value (see palp-lab --help)"
     quoted = value.strip("\"'").replace('"', '\\"')
@@ -114,6 +120,9 @@ def _no_such_key(key: str, verb: str, overrides: list[str], error: Exception) ->
     if (other := _alias(key)) is not None:
         word, name = key.split(".")[1], other.split(".")[1]
         return f"{key}: {word} is another word for the loss {name}; write {other}"
+    if recipe := re.match(r"\w+@(method|study)\.", key):
+        chosen = next((word for word in overrides if word.startswith(f"{recipe[1]}=")), f"{recipe[1]}=...")
+        return f"{chosen}: its file must have the line '# @package _global_' above its keys"
     group, name, *_ = [*key.split("."), ""]
     folders = [conf_folder(), *own_folders(overrides)]
     used = [one.split(".")[1] for one in sorted(known) if re.fullmatch(r"losses\.\w+", one)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+logger = logging.getLogger(__name__)
 
 VERSION_BASE = "1.3"
 """Hydra's behaviour this project is written for. Hydra 1.4 has no other and warns about being told."""
@@ -29,6 +33,23 @@ def own_folders(words: Sequence[str]) -> list[Path]:
     """The folders of configurations that a command line adds, as `--config-dir mine` or `--config-dir=mine`."""
     joined = [word.partition("=")[2] for word in words if word.startswith(tuple(f"{flag}=" for flag in FOLDER_FLAGS))]
     return [Path(name) for name in [*joined, *(after for word, after in pairwise(words) if word in FOLDER_FLAGS)]]
+
+
+def refuse_hidden(folders: Sequence[Path]) -> None:
+    """Raises UserError for a file in a folder of one's own that bears the name of a shipped one: Hydra would take the
+    shipped one, without a word."""
+    from palp_lab.types import UserError
+
+    for folder in folders:
+        for path in sorted(folder.glob("**/*.yaml")) if folder.resolve() != conf_folder().resolve() else ():
+            if (conf_folder() / path.relative_to(folder)).is_file():
+                raise UserError(f"{path}: a shipped file has this name, and is the one that is found; give it another")
+
+
+def output_of(words: Sequence[str]) -> Path:
+    """The folder that a command line, else the environment, says everything is written below."""
+    said = [word.partition("=")[2].strip("\"'") for word in words if word.startswith("output=")]
+    return Path(said[-1] if said else os.environ.get("PALP_LAB_OUTPUT", "outputs"))
 
 
 def search_path(folders: Sequence[Path]) -> list[str]:
@@ -79,6 +100,15 @@ def fill_labels(config: DictConfig, choices: Mapping[str, Any]) -> None:
                 config.labels[axis] = choices.get(str(axis))
 
 
+def say_untuned(config: DictConfig, folders: Sequence[str | Path]) -> None:
+    """A line of the log where a model has values of its own for other recipes, and none for the one that is run."""
+    labels = config.labels
+    name = f"{labels.model}_{labels.method}"
+    known = {path.stem for folder in folders for path in Path(folder, "tuning").glob("*.yaml")}
+    if name not in known and any(stem.startswith(f"{labels.model}_") for stem in known):
+        logger.info("there is no tuning/%s.yaml: the recipe's own values are used on model=%s", name, labels.model)
+
+
 def without_hydra(whole: DictConfig) -> DictConfig:
     """A copy of a composed configuration without Hydra's own node."""
     from omegaconf import open_dict
@@ -117,6 +147,7 @@ def compose_as_written(verb: str, *overrides: str, config_dir: str | Path | None
     from palp_lab.types import UserError
 
     register_resolvers()
+    refuse_hidden([Path(config_dir)] if config_dir else [])
     extra = search_path([Path(config_dir)] if config_dir else [])
     GlobalHydra.instance().clear()
     try:

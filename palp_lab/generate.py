@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -18,15 +17,13 @@ from palp_lab import __version__
 from palp_lab.adapter import Adapter
 from palp_lab.context import Canvas, Context, read_context
 from palp_lab.dataset.concept import Concept
-from palp_lab.engine.pictures import check_finite, denoise, start, to_uint8
+from palp_lab.engine.pictures import check_finite, denoise, in_batches, start, to_uint8
 from palp_lab.model.base import AbstractModel, LatentDistribution, TextCond
 from palp_lab.pictures import Picture, Scalar
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -205,33 +202,17 @@ def generate_pictures(
         conds = prompting.encode(sentences) if sentences else None
         given = model.encode_prompts([sampling.negative]) if sampling.negative else model.unconditional(1)
         negative = given if sampling.guidance != 1 else None
-    done, size = 0, max(1, batch_size)
-    while done < len(wanted):
-        part = wanted[done : done + size]
-        try:
-            assert conds is not None
-            rows = torch.tensor([i for i, _ in part], device=conds.tokens.device)
-            with torch.no_grad(), prompting.block():
-                names = [f"{prompting.fill(sentences[i])!r}, seed {seed}" for i, seed in part]
-                images = _draw(model, conds[rows], negative, [seed for _, seed in part], sampling, ground, names)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(part) == 1:
-                raise UserError(
-                    f"generate: one picture at {model.resolution} px does not fit into memory; "
-                    "give dtype=bfloat16 or another device"
-                ) from error
-            size = max(1, len(part) // 2)
-        else:
-            done += len(part)
-            for (i, seed), image in zip(part, images, strict=True):
-                yield Picture(prompting.fill(sentences[i]), sentences[i], seed, image, about)
-            continue
-        # Outside the except block: the traceback there keeps the failed pass's tensors alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        log.warning("out of memory: drawing %d pictures at once from here on", size)
+
+    def make(part: Sequence[tuple[int, int]]) -> Tensor:
+        assert conds is not None
+        rows = torch.tensor([i for i, _ in part], device=conds.tokens.device)
+        names = [f"{prompting.fill(sentences[i])!r}, seed {seed}" for i, seed in part]
+        with torch.no_grad(), prompting.block():
+            return _draw(model, conds[rows], negative, [seed for _, seed in part], sampling, ground, names)
+
+    for part, images in in_batches(wanted, batch_size, make, model.resolution):
+        for (i, seed), image in zip(part, images, strict=True):
+            yield Picture(prompting.fill(sentences[i]), sentences[i], seed, image, about)
 
 
 def _draw(
@@ -258,8 +239,3 @@ def _draw(
     pixels = model.decode_image(denoise(model, cond, negatives, noise, generators, *how, source))
     images = to_uint8(check_finite(pixels, names, model.dtype))
     return images if ground is None else ground[0].paste(images)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an accelerator or the CPU allocator gave up."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -18,7 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from palp_lab.build import allowed
 from palp_lab.cli_errors import explain, first_line, nearest
-from palp_lab.composition import conf_folder, fill_labels, own_folders, register_resolvers, version_options
+from palp_lab.composition import (
+    conf_folder,
+    fill_labels,
+    output_of,
+    own_folders,
+    refuse_hidden,
+    register_resolvers,
+    say_untuned,
+    version_options,
+)
 from palp_lab.study.sweeps import Job, begin
 from palp_lab.types import UserError
 
@@ -57,6 +67,7 @@ def launch(verb: str, arguments: list[str]) -> int:
     program = hydra.main(config_path=str(conf_folder()), config_name=verb, **hydra_options(hydra.main))
     try:
         refuse_missing(arguments)
+        refuse_hidden(own_folders(arguments))
         sys.argv = [before[0], *flags, *words]
         while True:
             try:
@@ -78,8 +89,14 @@ def launch(verb: str, arguments: list[str]) -> int:
         line = explain(error, verb, arguments)
         if line is not None:
             return complain(line, 2)
-        folder = Path(os.environ.get("PALP_LAB_OUTPUT", "outputs")) / "logs"
-        complain(f"{_summary(error)} (traceback: {keep_traceback(folder)})", 1)
+        output = output_of(arguments)
+        if isinstance(error, OSError) and str(error.filename or "").startswith(str(output)):
+            return complain(
+                f"output={output}: cannot be written to ({error.strerror}: {error.filename}); give output=<folder>, or "
+                "set PALP_LAB_OUTPUT",
+                2,
+            )
+        complain(f"{_summary(error)} (traceback: {keep_traceback(output / 'logs')})", 1)
         finish()
         return 1
     finally:
@@ -225,6 +242,8 @@ def attempt(
 
 
 def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> Any:
+    from hydra.core.hydra_config import HydraConfig
+
     from palp_lab.schema import check, drop_strangers
 
     if swept and config.trainer.devices != 1:
@@ -247,6 +266,8 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> A
     if verb != "doctor":
         drop_strangers(config, overrides)
     check(config, constructors=verb != "doctor", trusting=True)
+    if HydraConfig.initialized() and verb in ("run", "train"):
+        say_untuned(config, [one.path for one in HydraConfig.get().runtime.config_sources])
     if verb != "doctor":
         import torch
 
@@ -263,11 +284,16 @@ def leave_status(folder: Path, state: str, **more: Any) -> None:
 
 
 def keep_traceback(folder: Path) -> Path:
-    """Writes the traceback of the exception being handled into a folder and returns the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"error-{datetime.now():%Y%m%d-%H%M%S-%f}.txt"
-    path.write_text(traceback.format_exc(), encoding="utf-8")
-    return path
+    """Writes the traceback of the exception being handled into a folder, or where that cannot be written into one of
+    the system's, and returns the file."""
+    name = f"error-{datetime.now():%Y%m%d-%H%M%S-%f}.txt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="palp_lab-"))
+        (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
+    return folder / name
 
 
 def _summary(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from palp_lab.build import build, build_all
 from palp_lab.study.store import canonical
+from palp_lab.types import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,7 +32,9 @@ def open_model(config: DictConfig) -> AbstractModel:
 
 def open_dataset(config: DictConfig) -> AbstractDataset:
     """Where the concept and its pictures come from."""
-    return _once("dataset", config, lambda: build(config.dataset, "dataset"))
+    from palp_lab.dataset.concept import AbstractDataset
+
+    return _once("dataset", config, lambda: inheriting(build(config.dataset, "dataset"), AbstractDataset, "dataset"))
 
 
 def open_concept(config: DictConfig) -> Concept:
@@ -41,12 +44,31 @@ def open_concept(config: DictConfig) -> Concept:
 
 def open_losses(config: DictConfig) -> dict[str, AbstractLoss]:
     """The losses by name."""
-    return build_all(config.losses, "losses")
+    from palp_lab.losses.base import AbstractLoss
+
+    found = build_all(config.losses, "losses")
+    return {name: inheriting(loss, AbstractLoss, f"losses.{name}") for name, loss in found.items()}
+
+
+def inheriting(part: Any, base: type, key: str) -> Any:
+    """The part. Raises UserError for one of somebody's own class that is not what its place asks for."""
+    if not isinstance(part, base):
+        raise UserError(
+            f"{key}: {type(part).__module__}.{type(part).__name__} must inherit from {base.__module__}.{base.__name__}"
+        )
+    return part
 
 
 def open_protocol(config: DictConfig) -> Protocol:
     """The protocol with its networks."""
-    return _once("metrics", config, lambda: build(config.metrics, "metrics"))
+    from palp_lab.model.folder import SHIPPED, resolve
+
+    try:
+        return _once("metrics", config, lambda: build(config.metrics, "metrics"))
+    except UserError as error:
+        if "metrics.embedders" in str(error) and resolve(str(config.model.path)).startswith(str(SHIPPED)):
+            raise UserError(f"{error}; metrics=tiny measures with the scorers of the embedded world") from error
+        raise
 
 
 def _once(kind: str, config: DictConfig, make: Callable[[], Any]) -> Any:

@@ -196,6 +196,7 @@ def _step_peak(cell: Cell, kind: str) -> int | None:
 def _count(cell: Cell, kind: str) -> int:
     from palp_lab.dataset.captions import read_captions
     from palp_lab.engine.footprint import drawing_peak, training_peak
+    from palp_lab.engine.prior import GUIDANCE, draws
     from palp_lab.training import read_settings
 
     if kind == "pictures":
@@ -203,7 +204,9 @@ def _count(cell: Cell, kind: str) -> int:
         return drawing_peak(cell.model, int(how.batch_size), float(how.guidance) != 1)
     with _adapter(cell) as adapter:
         captions = read_captions(cell.plain["captions"])
-        return training_peak(adapter, cell.losses, read_settings(cell.plain), captions, cell.target)
+        peak = training_peak(adapter, cell.losses, read_settings(cell.plain), captions, cell.target)
+    # Class pictures are drawn before the first step, one at once where no more fit.
+    return max(peak, drawing_peak(cell.model, 1, GUIDANCE != 1)) if draws(cell.losses) else peak
 
 
 @contextmanager

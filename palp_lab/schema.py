@@ -9,6 +9,8 @@ error and not silence.
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
@@ -17,7 +19,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from palp_lab.build import check_losses, locate
+from palp_lab.build import aliases_of, check_losses, locate, words_of
 from palp_lab.cli_errors import nearest
 from palp_lab.composition import conf_folder
 from palp_lab.types import UserError
@@ -50,6 +52,7 @@ def check(config: DictConfig, constructors: bool = True, trusting: bool = False)
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{missing[0]} has no value: add {missing[0]}=... to the command line")
     data = OmegaConf.to_container(config, resolve=False)
+    _compare_finite("", data)
     for look_at_constructors in (False, True)[: 1 + constructors]:  # cheap first: a typo needs no import
         _compare("", data, shipped(str(config.verb)), look_at_constructors and (_trusted if trusting else _imported))
 
@@ -74,16 +77,32 @@ def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
             node = config.get(group)
             if not node or "_target_" not in node:
                 continue
-            for key in _strange(group, node, shipped(str(config.verb)).get(group, {})):
+            strange = _strange(group, node, shipped(str(config.verb)).get(group, {}))
+            for key in [*strange, *(_others_phrase(node) if group in said else ())]:
                 if f"{group}.{key}" not in said:
                     dropped.append(f"{group}.{key}")
                     node.pop(key)
+        for alias, meant in aliases_of(overrides).items():
+            for key, value in meant.items():
+                if key not in said and (found := OmegaConf.select(config, key)) != value:
+                    raise UserError(
+                        f"losses=[...,{alias}]: the recipe says {key}={found}, and {alias} is {value}; "
+                        f"add {key}={value}, or take another method"
+                    )
+        if "_target_" in (config.get("losses") or {}):
+            word = next((word for word in words_of(overrides) if word not in config.losses), "my_loss")
+            raise UserError(
+                f"losses/{word}.yaml: its keys lie at the top; put them below one with the loss's name, {word}:"
+            )
         for name, node in list((config.get("losses") or {}).items()):
             known = name in shipped(str(config.verb)).get("losses", {})
             asked = any(word.startswith(f"losses.{name}") for word in said)
             if node is not None and "_target_" not in node and known:
                 if asked:
-                    raise UserError(f"losses.{name}: this loss is not in use; add it: losses=[...,{name}]")
+                    used = [one for one, node in config.losses.items() if node is not None and "_target_" in node]
+                    raise UserError(
+                        f"losses.{name}: this loss is not in use; add it: 'losses=[{','.join([*used, name])}]'"
+                    )
                 dropped.append(f"losses.{name}")
                 config.losses.pop(name)
     return dropped
@@ -95,6 +114,16 @@ def _strange(group: str, node: Mapping[str, Any], siblings: Mapping[str, Any]) -
         return []
     parameters = inspect.signature(locate(str(node["_target_"]), group)).parameters
     return [key for key in doubtful if key not in parameters]
+
+
+def _others_phrase(node: Mapping[str, Any]) -> list[str]:
+    """`phrase`, where a recipe's calls the subject by a field that the chosen tokens do not: by a placeholder that they
+    do not learn, say."""
+    phrase = inspect.signature(locate(str(node["_target_"]), "tokens")).parameters.get("phrase")
+    if phrase is None or node.get("phrase") is None:
+        return []
+    own, said = (set(re.findall(r"{(\w+)}", str(text))) for text in (phrase.default, node["phrase"]))
+    return ["phrase"] if said - own - {"superclass"} else []
 
 
 def _imported(node: Mapping[str, Any]) -> frozenset[str]:
@@ -171,6 +200,14 @@ def _kind(value: Any) -> str:
     if isinstance(value, str):
         return "anything" if "${" in value else "text"
     return "a list" if isinstance(value, (list, tuple)) else "a mapping"
+
+
+def _compare_finite(path: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}={value}: must be a finite number")
+    if isinstance(value, (dict, list)):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _compare_finite(f"{path}.{name}" if path else str(name), inner)
 
 
 Trust = Callable[[Mapping[str, Any]], frozenset[str]]

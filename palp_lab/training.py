@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from palp_lab.build import build, check_fit
 from palp_lab.train import train_adapter
+from palp_lab.types import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from palp_lab.engine.settings import RunSettings
     from palp_lab.losses.base import AbstractLoss
     from palp_lab.model.base import AbstractModel
+
+logger = logging.getLogger(__name__)
 
 GALLERY_SENTENCES = 4
 """Sentences of the sheets that are drawn during training (ours)."""
@@ -126,3 +130,14 @@ def as_plain(config: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def checkpoints_of(config: DictConfig) -> list[int]:
+    """The steps before the last at which an adapter is asked for, as they are given. Raises UserError for one that is
+    no step; those the training does not reach are left out, and named."""
+    asked, last = list(config.checkpoints), int(config.trainer.max_steps)
+    if wrong := [step for step in asked if not isinstance(step, int) or step < 1]:
+        raise UserError(f"checkpoints: {wrong[0]} is no step; they are counted from 1 to trainer.max_steps={last}")
+    if late := [step for step in asked if step > last]:
+        logger.warning("checkpoints: step %d is not reached with trainer.max_steps=%d, and left out", late[0], last)
+    return [step for step in asked if step < last]

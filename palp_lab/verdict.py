@@ -17,6 +17,9 @@ from palp_lab.launch import STATUS, complain, keep_traceback
 from palp_lab.study.sweeps import cells_of
 from palp_lab.types import UserError
 
+ALIKE = 4
+"""So many cells that failed for one reason are named in one line."""
+
 _sweeps: list[Any] = []
 """The configuration of the sweep this process drives, from its start to its verdict."""
 
@@ -68,20 +71,31 @@ def command_of(config: Any) -> str:
 
 def name_failures(sweep: Path) -> int:
     """Prints the failed and lost jobs of a sweep's folder. Returns the exit status: 1 where there are any."""
-    wrong, jobs = failures(sweep)
-    if wrong:
-        lines = [f"palp-lab: {len(wrong)} of {jobs} cells failed (under {sweep}):", *wrong]
-        print(*lines, sep="\n  ", file=sys.stderr, flush=True)
-    return int(bool(wrong))
+    lines, failed, jobs = failures(sweep)
+    if lines:
+        print(
+            f"palp-lab: {failed} of {jobs} cells failed (under {sweep}):",
+            *lines,
+            sep="\n  ",
+            file=sys.stderr,
+            flush=True,
+        )
+    return int(failed > 0)
 
 
-def failures(sweep: Path) -> tuple[list[str], int]:
-    """One line per job of a sweep's folder that failed or never finished, and the number of jobs."""
-    wrong, jobs = [], 0
+def failures(sweep: Path) -> tuple[list[str], int, int]:
+    """One line per job of a sweep's folder that failed or never finished, their number, and that of all jobs. Many
+    that failed alike share a line, with the first of them."""
+    wrong: dict[str, list[str]] = {}
+    jobs = 0
     for path in sorted(sweep.glob(f"*/{STATUS}")):
         jobs += 1
         status = json.loads(path.read_text(encoding="utf-8"))
         if status["state"] != "done":
             cell = " ".join(status.get("overrides", [])) or path.parent.name
-            wrong.append(f"{cell}: {status.get('error', 'lost: its process ended without a word')}")
-    return wrong, jobs
+            wrong.setdefault(status.get("error", "lost: its process ended without a word"), []).append(cell)
+    lines = []
+    for why, cells in wrong.items():
+        named = cells if len(cells) < ALIKE else [f"{len(cells)} cells, the first of them {cells[0]}"]
+        lines += [f"{cell}: {why}" for cell in named]
+    return lines, sum(map(len, wrong.values())), jobs

@@ -17,7 +17,7 @@ import yaml
 from palp_lab import cli_help, doctor
 from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
-from palp_lab.composition import cell_label, compose, conf_folder
+from palp_lab.composition import cell_label, compose, conf_folder, say_untuned
 from palp_lab.launch import PINNED, keys_of_study, own_device
 from palp_lab.study.sweeps import Job, current
 from palp_lab.types import UserError
@@ -137,7 +137,10 @@ def test_every_example_composes(line: str) -> None:
         (["run", "edits.rank=many"], "edits.rank='many': must be a whole number"),
         (["run", "losses.prompt_alignment.rescale=perhaps"], "must be true or false"),
         (["run", "target=a sketch of {} in Paris"], "'target=\"a sketch of {} in Paris\"'"),
+        (["run", "target=a", "sketch", "of", "{}", "in", "Paris", "seed=1"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "just_a_word"], "write key=value"),
+        (["run", "device=gpu", "dry_run=true"], "palp-lab: device=gpu: must be auto, cpu, cuda or mps"),
+        (["run", "checkpoints=[0]", "dry_run=true"], "checkpoints: 0 is no step; they are counted from 1"),
         (["run", "-m", "--cfg", "job"], "-m runs, --cfg and --info only show"),
     ],
 )
@@ -226,9 +229,83 @@ def test_a_lost_job_counts_as_failed(tmp_path: Path) -> None:
     for name, state in (("0", "done"), ("1", "running")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "status.json").write_text(json.dumps({"state": state, "overrides": [f"seed={name}"]}))
-    wrong, jobs = failures(tmp_path)
-    assert jobs == 2
-    assert wrong == ["seed=1: lost: its process ended without a word"]
+    assert failures(tmp_path) == (["seed=1: lost: its process ended without a word"], 1, 2)
+
+
+def test_a_file_of_ones_own_with_a_shipped_name_is_refused(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra takes the shipped one: another experiment would run, without a word."""
+    (tmp_path / "mine" / "prompts").mkdir(parents=True)
+    (path := tmp_path / "mine" / "prompts" / "standard.yaml").write_text("groups: {}\n")
+    assert main(["doctor", "--config-dir", str(tmp_path / "mine")]) == 2
+    assert f"{path}: a shipped file has this name" in one_line(capsys)
+    with pytest.raises(UserError, match="a shipped file has this name"):
+        compose("run", config_dir=tmp_path / "mine")
+    path.rename(path.with_name("own.yaml"))
+    assert dict(compose("run", "prompts=own", config_dir=tmp_path / "mine").prompts) == {"groups": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words", "said"),
+    [
+        ("losses/flat.yaml", "_target_: mine.Loss\nweight: 0.5\n", ["losses=[reconstruction,flat]"],
+         "losses/flat.yaml: its keys lie at the top; put them below one with the loss's name, flat:"),
+        ("method/bare.yaml", "defaults:\n  - override /tokens: rare\n", ["method=bare"],
+         "method=bare: its file must have the line '# @package _global_' above its keys"),
+    ],
+)  # fmt: skip
+def test_the_first_mistakes_in_a_file_of_ones_own(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, words: list[str], said: str
+) -> None:
+    path = tmp_path / "mine" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert main(["train", "--config-dir", str(tmp_path / "mine"), *words]) == 2
+    assert said in one_line(capsys)
+
+
+def test_a_method_without_values_for_this_model_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "mine"
+    (folder / "tuning").mkdir(parents=True)
+    config = compose("run", "labels.method=mine")
+    with caplog.at_level("INFO", "palp_lab.composition"):
+        say_untuned(config, [conf_folder(), folder])
+        assert "there is no tuning/tiny_mine.yaml: the recipe's own values are used on model=tiny" in caplog.text
+        caplog.clear()
+        (folder / "tuning" / "tiny_mine.yaml").touch()
+        say_untuned(config, [conf_folder(), folder])
+        say_untuned(compose("run", "labels.method=mine", "model=sd15"), [conf_folder(), folder])
+        assert not caplog.text, "Stable Diffusion has the recipe's own values by right"
+
+
+@pytest.mark.parametrize("said", ["key", "environment"])
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    (file := tmp_path / "file").write_text("")
+    if said == "environment":
+        monkeypatch.setenv("PALP_LAB_OUTPUT", str(file))
+    assert main(["doctor", *([f"output={file}"] if said == "key" else [])]) == 2
+    line = one_line(capsys)
+    assert f"output={file}: cannot be written to (Not a directory" in line and "give output=<folder>" in line
+
+
+@pytest.mark.parametrize("key", ["optimizer.lr", "generate.strength", "losses.prompt_alignment.weight"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_are_finite(output: Path, capsys: pytest.CaptureFixture[str], key: str, value: str) -> None:
+    assert main(["run", f"{key}={value}", "dry_run=true"]) == 2
+    assert f"{key}={value}: must be a finite number" in one_line(capsys)
+
+
+def test_many_cells_that_failed_alike_are_one_line(tmp_path: Path) -> None:
+    for name in range(6):
+        (tmp_path / str(name)).mkdir()
+        status = {"state": "failed", "overrides": [f"seed={name}"], "error": "no model" if name else "another reason"}
+        (tmp_path / str(name) / "status.json").write_text(json.dumps(status))
+    assert failures(tmp_path) == (
+        ["seed=0: another reason", "5 cells, the first of them seed=1: no model"], 6, 6,
+    )  # fmt: skip
 
 
 def test_a_sweep_whose_launcher_died_is_still_closed(

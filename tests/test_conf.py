@@ -266,6 +266,37 @@ def test_a_replaced_part_does_not_inherit_the_recipe_s_numbers() -> None:
     check(config)
 
 
+@pytest.mark.parametrize("method", ["custom_diffusion", "rare_adjective"])
+def test_replaced_words_do_not_inherit_the_recipe_s_phrase(method: str) -> None:
+    """These recipes call the subject by its placeholder; a rare word is none."""
+    assert compose("run", f"method={method}").tokens.phrase == "{placeholder} {superclass}"
+    assert "phrase" not in compose("run", f"method={method}", "tokens=rare").tokens
+    told = compose("run", f"method={method}", "tokens=rare", 'tokens.phrase="my {word} {superclass}"')
+    assert told.tokens.phrase == "my {word} {superclass}"
+    assert compose("run", f"method={method}", "tokens=per_layer").tokens.phrase == "{placeholder} {superclass}"
+
+
+def test_an_alias_of_a_loss_is_what_it_says_or_refused() -> None:
+    def reference(*words: str) -> str:
+        return str(compose("run", *words).losses.prompt_alignment.reference)
+
+    assert reference("method=palp", "losses=[reconstruction,sds]") == "noise"
+    assert reference("method=palp", "losses=[reconstruction,dds]") == "personal"
+    for alias, said in (("sds", "noise"), ("dds", "personal")):
+        words = ["method=palp_nfsd", f"losses=[reconstruction,{alias}]"]
+        with pytest.raises(UserError, match=rf"{alias}\]: the recipe says losses.prompt_alignment.reference=nfsd"):
+            reference(*words)
+        assert reference(*words, f"losses.prompt_alignment.reference={said}") == said
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny_small", "tiny_flow", "tiny_flow_unet"])
+def test_the_baseline_with_the_term_added_is_palp(model: str) -> None:
+    added = compose("run", "method=ti_db", f"model={model}", "losses=[reconstruction,prompt_alignment]")
+    palp = compose("run", "method=palp", f"model={model}")
+    for part in ("losses", "tokens", "edits", "optimizer", "trainer", "augment", "captions", "stages"):
+        assert added[part] == palp[part], part
+
+
 def test_a_loss_that_was_left_out_does_not_come_back_with_its_tuning() -> None:
     config = compose("run", "method=palp", "losses=[reconstruction]")
     assert list(config.losses) == ["reconstruction"]
@@ -298,7 +329,9 @@ def test_a_recipe_gives_its_own_parts_no_strange_keys(choice: str) -> None:
         assert set(drop_strangers(config, [])) <= {"losses.prompt_alignment"}
 
 
-@pytest.mark.parametrize("method", ["p_plus", "custom_diffusion"])
+@pytest.mark.parametrize(
+    "method", ["p_plus", "custom_diffusion", "dreambooth", "dreambooth_lora", "rare_adjective", "textual_inversion"]
+)
 @pytest.mark.parametrize("model", ["tiny", "tiny_small"])
 def test_an_added_term_is_weighed_as_in_palp_on_this_model(method: str, model: str) -> None:
     added = compose("run", f"method={method}", f"model={model}", "losses=[reconstruction,prompt_alignment]")

@@ -10,8 +10,10 @@ import pytest
 
 from palp_lab.cli_help import VERBS, groups
 from palp_lab.composition import compose, conf_folder
+from palp_lab.parts import open_dataset
 from palp_lab.schema import check
 from palp_lab.training import as_plain, read_settings
+from tests.dataset.pictures import photos
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -54,6 +56,24 @@ def test_every_command_shown_is_one_that_would_run(page: str, line: str) -> None
     config = compose(verb, *(word if "[" in word or '"' in word else word.split(",")[0] for word in overrides))
     check(config)
     read_settings(as_plain(config))
+
+
+def test_the_dataset_that_contributing_shows_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.S)
+    [node] = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.S) if "AlbumDataset" in block]
+    for name, content in (("album_package/album.py", code), ("conf/dataset/album.yaml", node)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(content.replace("my_package", "album_package"))
+    photos(tmp_path / "mia-cat", 3)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PALP_LAB_TARGETS", "album_package")
+    words = ("dataset=album", f"dataset.album={tmp_path / 'mia-cat'}", "+dataset.held_out=1")
+    config = compose("run", *words, config_dir=tmp_path / "conf")
+    check(config)
+    concept = open_dataset(config).concept()
+    assert (concept.name, concept.superclass, len(concept.photos), len(concept.held_out)) == ("mia-cat", "cat", 2, 1)
+    assert config.metrics.name == compose("run", "metrics=photos").metrics.name
 
 
 def test_the_table_of_methods_is_complete() -> None:

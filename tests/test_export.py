@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -294,8 +295,19 @@ UNET = {
 """Recipes, with or without the text encoder, and in how many ways their cards load them."""
 ONE_FILE = {("learned", "lora", True): 4, ("learned", "none", False): 2}
 FLOW = {("rare", "lora", False): 3, ("rare", "lora", True): 3, ("rare", "full", True): 1}
-EXPORTS = {"sd": UNET, "sdxl": UNET, "sd_file": ONE_FILE, "sdxl_file": ONE_FILE, "sd3": FLOW, "sd3_t5": FLOW}
-"""The same by family and what its weights lie in."""
+TOLD = {("learned", "lora", False): 4, ("rare", "full", False): 1}
+EXPORTS = {
+    "sd": UNET,
+    "sd_told": TOLD,
+    "sdxl_marked_file": ONE_FILE,
+    "sdxl": UNET,
+    "sd_file": ONE_FILE,
+    "sdxl_file": ONE_FILE,
+    "sd3": FLOW,
+    "sd3_t5": FLOW,
+}
+"""The same by family, what its weights lie in, and who says what its UNet says: the scheduler's file, the user, or
+marks in the file."""
 
 
 @pytest.fixture
@@ -304,9 +316,15 @@ def base_model(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> d
     if family.startswith("sd3"):
         return {"path": str(sd3_pipelines.build(tmp_path / "sd3")), "t5": family == "sd3_t5"}
     folder = request.getfixturevalue("micro_sdxl_path" if family.startswith("sdxl") else "micro_path")
+    if family == "sd_told":  # as Stable Diffusion 1.4's own scheduler file, silent on what the UNet says
+        folder = shutil.copytree(folder, tmp_path / "sd")
+        said = json.loads((file := folder / "scheduler" / "scheduler_config.json").read_text())
+        file.write_text(json.dumps({key: value for key, value in said.items() if key != "prediction_type"}))
+        return {"path": str(folder), "prediction": "v_prediction"}
     if not family.endswith("_file"):
         return {"path": str(folder)}
-    save_file(one_file(stock_pipeline(open_model(folder))), tmp_path / "model.safetensors")
+    marks = {name: torch.zeros(0) for name in ("v_pred", "ztsnr") if "marked" in family}
+    save_file(one_file(stock_pipeline(open_model(folder))) | marks, tmp_path / "model.safetensors")
     return {"path": str(tmp_path / "model.safetensors"), "config": str(folder)}
 
 

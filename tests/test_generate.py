@@ -10,14 +10,13 @@ import torch
 from palp_lab.adapter import Adapter
 from palp_lab.dataset.concept import Concept
 from palp_lab.edits.lora import LoraEdits
-from palp_lab.engine.pictures import check_finite
+from palp_lab.engine.pictures import check_finite, is_out_of_memory
 from palp_lab.generate import (
     Sampling,
     base,
     clean,
     described,
     generate_pictures,
-    is_out_of_memory,
     personal,
     start,
     to_uint8,

@@ -156,6 +156,26 @@ def test_class_pictures_are_drawn_once_by_the_untrained_model(
     go(micro, tmp_path / "d", given)
 
 
+def test_class_pictures_are_drawn_in_smaller_batches_where_memory_runs_out(
+    micro: UNetModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from palp_lab.engine import prior
+
+    monkeypatch.setattr(prior, "STEPS", 2)
+    whole, decode, asked = prior.draw_class(micro, "a cat", range(5)), micro.decode_image, []
+
+    def small(latents: torch.Tensor) -> torch.Tensor:
+        asked.append(len(latents))
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(latents)
+
+    monkeypatch.setattr(micro, "decode_image", small)
+    parts = prior.draw_class(micro, "a cat", range(5))
+    assert asked == [5, 2, 2, 1]
+    assert int((parts.int() - whole.int()).abs().max()) <= 1
+
+
 def test_a_second_training_encodes_nothing(
     micro: UNetModel, micro_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

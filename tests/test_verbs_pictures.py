@@ -100,6 +100,8 @@ def test_people_and_judges_can_be_asked_of_other_tools_alone(
     report(compose_verb(micro_lab, "report", *asked, "dreambench_plus=true"))
     (said,) = (tmp_path / "dreambench_plus" / "data" / "captions" / "object").glob("*.txt")
     assert said.read_text().splitlines() == ["cat", "a sketch of a cat"]
+    [asked_for, *_] = (tmp_path / "dreambench_plus" / "samples").glob("*/text/*/*.txt")
+    assert asked_for.read_text() == "a sketch of a cat"
     assert len(list((tmp_path / "dreambench_plus" / "samples").glob("*/tgt_image/*/*.jpg"))) == 2
     shutil.rmtree(tmp_path / "sets" / "mine" / "bounds")
     shutil.rmtree(tmp_path / "study_kit")

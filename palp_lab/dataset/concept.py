@@ -18,12 +18,11 @@ SLOT = "{}"
 
 
 def check_sentence(sentence: str, key: str) -> str:
-    """A sentence with exactly one slot, or a UserError that names the key and shows the quoting."""
+    """A sentence with exactly one slot, or a UserError that names the key and shows how to write one."""
     if sentence.count(SLOT) != 1:
-        raise UserError(
-            f"{key}: {sentence!r} needs exactly one {{}} where the subject goes; "
-            f"quote it: '{key}=\"a sketch of {{}} in Paris\"'"
-        )
+        example = '"a sketch of {} in Paris"'
+        shown = {"target": f"'target={example}'", "captions": f"'captions=[{example}]'"}.get(key, example)
+        raise UserError(f"{key}: {sentence!r} needs exactly one {{}} where the subject goes, e.g. {shown}")
     return sentence
 
 

@@ -14,7 +14,7 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch.utils.data import DataLoader, IterableDataset
 
-from palp_lab.engine.callbacks import LAST, Checkpoints, MovingAverage, StepLog
+from palp_lab.engine.callbacks import LAST, Checkpoints, MovingAverage, StepLog, step_path
 from palp_lab.engine.gallery import Gallery
 from palp_lab.engine.personalizer import Personalizer
 from palp_lab.engine.progress import Bar, progress
@@ -86,6 +86,11 @@ def fit(
     last = folder / LAST
     if last.is_file():
         step = _check(last, module)
+        if lost := [at for at in keep if at <= step and not step_path(folder, at).is_file()]:
+            raise UserError(
+                f"{folder}: this training has passed step {lost[0]} without keeping its adapter; give another folder, "
+                "or ask for later steps"
+            )
         say("continuing at step %d of %d", step, how.max_steps)
     with warnings.catch_warnings(), model.checkpointing(how.gradient_checkpointing):
         warnings.simplefilter("ignore")
@@ -133,7 +138,8 @@ def _strategy(module: Personalizer) -> str:
     stage freezes parts or a text encoder is trained (a model may leave its last layer out)."""
     how = module.settings.trainer
     name = "ddp" if how.strategy == "auto" and how.devices > 1 else how.strategy
-    idle = len(module.stages.rows) > 1 or any(part.startswith("edits.text_") for part, _ in module.adapter.parts())
+    frozen = any(set(module.groups()) - set(stage.trains) for stage in module.stages.rows)
+    idle = frozen or any(part.startswith("edits.text_") for part, _ in module.adapter.parts())
     return f"{name}_find_unused_parameters_true" if idle and name.startswith("ddp") else name
 
 

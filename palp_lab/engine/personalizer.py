@@ -186,9 +186,7 @@ class Personalizer(lightning.LightningModule):
         for name, value in values.items():
             row[f"{name}/value"] = value.item()
             row[f"{name}/share"] = value.item() * self.losses[name].weight
-            row[f"{name}/at_prediction"] = at_prediction(
-                value, [ctx.passes[role].pred.raw for role in sorted(self.losses[name].reads)]
-            )
+            row[f"{name}/at_prediction"] = at_prediction(value, self.losses[name].outputs(ctx))
             row |= {f"{name}/{key}": number for key, number in self.losses[name].logged(ctx).items()}
         for key, number in row.items():
             before = self.row.get(key, 0.0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,41 @@ if TYPE_CHECKING:
     from palp_lab.types import Images, Latents, Pixels
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+
+def in_batches(
+    wanted: Sequence[Item], size: int, make: Callable[[Sequence[Item]], Images], resolution: int
+) -> Iterator[tuple[Sequence[Item], Images]]:
+    """What `make` draws of `size` wanted pictures at a time, with what was wanted. When memory runs out the batch is
+    halved and the work goes on. Raises UserError where one picture alone does not fit."""
+    done, size = 0, max(1, size)
+    while done < len(wanted):
+        part = wanted[done : done + size]
+        try:
+            images = make(part)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise UserError(
+                    f"one picture at {resolution} px does not fit into memory; give dtype=bfloat16 or another device"
+                ) from error
+            size = max(1, len(part) // 2)
+        else:
+            done += len(part)
+            yield part, images
+            continue
+        # Outside the except block: the traceback there keeps the failed pass's tensors alive.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning("out of memory: drawing %d pictures at once from here on", size)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an accelerator or the CPU allocator gave up."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from palp_lab.dataset.concept import AbstractDataset, Concept
 from palp_lab.engine.callbacks import write_whole
 from palp_lab.engine.feed import Feed
-from palp_lab.engine.pictures import draw
+from palp_lab.engine.pictures import draw, in_batches
 from palp_lab.engine.settings import Augmentation
 from palp_lab.losses.base import AbstractLoss, base_text
 from palp_lab.model.base import AbstractModel
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DRAWN_AT_ONCE = 8
-"""Class pictures per pass (ours; memory only)."""
+"""Class pictures per pass (ours; memory only): fewer where they do not fit."""
 GUIDANCE, STEPS, SCHEDULER = 7.5, 50, "ddim"
 """How class pictures are drawn: the defaults of the stock pipeline of Stable Diffusion (ours; DreamBooth, arXiv
 2208.12242, section 4.3, samples ancestrally and gives no guidance)."""
@@ -78,20 +78,12 @@ def _key(model: AbstractModel, prompt: str, count: int) -> str:
 
 def draw_class(model: AbstractModel, prompt: str, seeds: Sequence[int]) -> Images:
     """What the untrained model draws for a full prompt, one picture per seed."""
-    chunks = [seeds[i : i + DRAWN_AT_ONCE] for i in range(0, len(seeds), DRAWN_AT_ONCE)]
-    drawn = [
-        draw(
-            model,
-            base_text(model, [prompt] * len(chunk)),
-            chunk,
-            SCHEDULER,
-            STEPS,
-            GUIDANCE,
-            [f"{prompt!r}, seed {seed}" for seed in chunk],
-        )
-        for chunk in chunks
-    ]
-    return torch.cat(drawn)
+
+    def make(some: Sequence[int]) -> Images:
+        names = [f"{prompt!r}, seed {seed}" for seed in some]
+        return draw(model, base_text(model, [prompt] * len(some)), some, SCHEDULER, STEPS, GUIDANCE, names)
+
+    return torch.cat([images for _, images in in_batches(seeds, DRAWN_AT_ONCE, make, model.resolution)])
 
 
 def prior_stream(
@@ -106,6 +98,11 @@ def prior_stream(
     how = asking(losses)
     plain = Augmentation(variants=1, flip=0.0, crop=1.0)
     return Feed(Role.PRIOR, model, pictures, [how.prompt], how.batch_size or batch_size, plain, seed, cache=cache)
+
+
+def draws(losses: Mapping[str, AbstractLoss]) -> bool:
+    """Whether a recipe has the base model draw class pictures."""
+    return any(Role.PRIOR in loss.reads for loss in losses.values()) and asking(losses).pictures != "given"
 
 
 def asking(losses: Mapping[str, AbstractLoss]) -> Any:

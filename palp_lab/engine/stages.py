@@ -11,6 +11,7 @@ from torch import nn
 from palp_lab.types import UserError
 
 PARTS = ("tokens", "edits")
+KEYS = ("trains", "until")
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,12 @@ class Stages:
     """
 
     def __init__(self, stages: Iterable[Stage | Mapping[str, Any]] = ()) -> None:
-        rows = [
-            stage if isinstance(stage, Stage) else Stage(_names(stage.get("trains", PARTS)), stage.get("until"))
-            for stage in stages
-        ]
-        self.rows: Sequence[Stage] = rows or [Stage()]
-        ends = [stage.until for stage in self.rows[:-1]]
-        if any(end is None for end in ends) or ends != sorted(set(ends), key=lambda end: end or 0):
+        self.rows: Sequence[Stage] = [_stage(stage) for stage in stages] or [Stage()]
+        ends = [stage.until for stage in self.rows]
+        if None in ends[:-1] or ends[-1] is not None or ends[:-1] != sorted(set(ends[:-1]), key=lambda end: end or 0):
             raise UserError(
                 "stages: every stage but the last needs its own `until`, in rising order; "
-                "the last one runs to trainer.max_steps"
+                "the last one has none and runs to trainer.max_steps"
             )
 
     def at(self, step: int) -> Stage:
@@ -54,6 +51,21 @@ class Stages:
             if not trains:
                 parameter.grad = None
         return stage
+
+
+def _stage(row: Stage | Mapping[str, Any]) -> Stage:
+    """A row as a stage. Raises UserError for a key that means nothing, and an end that is no step."""
+    if isinstance(row, Stage):
+        return row
+    if not isinstance(row, Mapping):
+        example = "'stages=[{trains: tokens, until: 300},{trains: edits}]'"
+        raise UserError(f"stages: {row!r} is no stage; write e.g. {example}")
+    if strange := [str(key) for key in row if key not in KEYS]:
+        raise UserError(f"stages: {strange[0]} is no key of a stage; there are {' and '.join(KEYS)}")
+    until = row.get("until")
+    if until is not None and (not isinstance(until, int) or isinstance(until, bool) or until < 1):
+        raise UserError(f"stages: until={until}: must be a whole number of steps, 1 or more")
+    return Stage(_names(row.get("trains", PARTS)), until)
 
 
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:

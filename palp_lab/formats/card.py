@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from palp_lab.formats.custom_diffusion_files import FILE as CUSTOM_DIFFUSION
 from palp_lab.formats.writing import EMBEDDING, KOHYA, PIPELINE, loads_words
+from palp_lab.model.flow import FLOW
 
 if TYPE_CHECKING:
     from palp_lab.adapter import Adapter
@@ -107,6 +108,7 @@ def _facts(subject: Subject, result: Result | None) -> str:
         "base model": model.get("path", "not known"),
         "its configuration": model.get("config") if _in_one_file(subject.base) else None,
         "its revision": model.get("revision"),
+        "its UNet says": model.get("prediction"),
         "class word": adapter.concept.superclass or "not given",
         "called": f"`{subject.call}`",
         "recipe": (about.get("labels") or {}).get("method") or (result.axes.get("method") if result else None),
@@ -176,7 +178,8 @@ def _embedding_lines(subject: Subject) -> list[str]:
 def _code(subject: Subject, lines: Sequence[str] | None) -> str:
     opened = _opened(subject, merged=lines is None)
     code = [f"from diffusers import {subject.pipeline}", f"pipe = {subject.pipeline}.{opened}"]
-    code += [*(lines or ()), f'pipe({quoted(subject.prompt)}).images[0].save("out.png")']
+    code += [] if lines is None else [*_predicting(subject), *lines]
+    code.append(f'pipe({quoted(subject.prompt)}).images[0].save("out.png")')
     return "\n".join(["```python", *code, "```"])
 
 
@@ -192,6 +195,30 @@ def _opened(subject: Subject, merged: bool) -> str:
     said += [f"{part}=None" for part, own in parts.items() if own is None and part.startswith(TEXT)]
     way = "from_single_file" if single else "from_pretrained"
     return f"{way}({', '.join([quoted(PIPELINE if merged else subject.base), *said])})"
+
+
+def _predicting(subject: Subject) -> list[str]:
+    """What the pipeline is told of the UNet's output where diffusers cannot read it off the model's files: the user
+    said it, or marks in its one file do."""
+    from palp_lab.model.single_file import marks
+
+    told, config = subject.model.get("prediction"), subject.adapter.model.scheduler_config
+    said: dict[str, Any] = marks(subject.base) if _in_one_file(subject.base) and Path(subject.base).is_file() else {}
+    if told != FLOW:
+        said |= {"prediction_type": told} if told else {}
+        if not said:
+            return []
+        words = ", ".join(f"{key}={quoted(value) if isinstance(value, str) else value}" for key, value in said.items())
+        kind = config["_class_name"]
+        return [
+            f"from diffusers import {kind}",
+            f"pipe.scheduler = {kind}.from_config(pipe.scheduler.config, {words})",
+        ]
+    name, said = config["_class_name"], {key: value for key, value in config.items() if not key.startswith("_")}
+    return [
+        f"from diffusers import {name}",
+        f"pipe.scheduler = {name}({', '.join(f'{key}={value!r}' for key, value in said.items())})",
+    ]
 
 
 def _place(path: str) -> str:

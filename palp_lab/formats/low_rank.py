@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 KOHYA = {"denoiser": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}
 """First words of kohya's keys by part of the model; with two text encoders the first is lora_te1."""
+SD1, SD2, SDXL = "sd_v1", "sd_v2", "sdxl_base_v1-0"
+"""What kohya's tools call the families of base models."""
 METADATA = "lora_adapter_metadata"
 """Header key under which diffusers keeps the configurations of peft."""
 
@@ -113,10 +115,14 @@ def to_diffusers(
     return tensors, {"format": "pt", METADATA: json.dumps(told, indent=2, sort_keys=True)}
 
 
-def to_kohya(updates: Updates, names: Mapping[str, str], concept: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def to_kohya(
+    updates: Updates, names: Mapping[str, str], concept: str, family: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a file that kohya's tools, ComfyUI and A1111 read: one word per layer, alpha as a tensor.
 
-    `names` gives the layers of the denoiser another name where those tools have one (`ldm_paths`).
+    `names` gives the layers of the denoiser another name where those tools have one (`ldm_paths`). `family` is what
+    they call the base model (sd_v1, sd_v2, sdxl_base_v1-0): A1111 takes a file that does not say it for one of SD 1.x,
+    and hides it from the list beside any other model.
     """
     import torch
 
@@ -135,6 +141,8 @@ def to_kohya(updates: Updates, names: Mapping[str, str], concept: str) -> tuple[
         "ss_network_alpha": str(most["lora_alpha"]),
         "ss_output_name": concept,
     }
+    if family is not None:
+        header |= {"ss_base_model_version": family, "ss_v2": str(family == SD2)}
     return tensors, header
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from palp_lab.formats import custom_diffusion_files as custom_diffusion
 from palp_lab.formats.embedding_files import by_site_names, to_embedding
-from palp_lab.formats.low_rank import Updates, cast, from_peft, to_diffusers, to_kohya, to_peft
+from palp_lab.formats.low_rank import SD1, SD2, SDXL, Updates, cast, from_peft, to_diffusers, to_kohya, to_peft
 from palp_lab.formats.names import ldm_paths
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ LORA = "pytorch_lora_weights.safetensors"
 KOHYA = "kohya_lora.safetensors"
 EMBEDDING = "learned_embeds.safetensors"
 PIPELINE = "pipeline"
+SD2_WIDTH = 1024
+"""How wide the text of Stable Diffusion 2.x is; that of 1.x has 768."""
 
 
 class Learned:
@@ -88,10 +90,14 @@ class Learned:
     def write_kohya(self, folder: Path) -> str:
         """kohya's LoRA. Its tools name the layers of SDXL as the original code does."""
         names: dict[str, str] = {}
+        base: Any = self.model.base
+        family = None
         if self.model.pipeline == "StableDiffusionXLPipeline":
-            base: Any = self.model.base
             names = ldm_paths([path for path, _ in base.named_modules()], base.config.layers_per_block)
-        return _save(folder / KOHYA, *to_kohya(self.updates, names, self.adapter.concept.name))
+            family = SDXL
+        elif self.model.pipeline == "StableDiffusionPipeline":
+            family = SD2 if base.config.cross_attention_dim == SD2_WIDTH else SD1
+        return _save(folder / KOHYA, *to_kohya(self.updates, names, self.adapter.concept.name, family))
 
     def write_peft(self, folder: Path) -> str:
         """A folder of peft for every part of the model that is updated."""

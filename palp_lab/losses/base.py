@@ -170,6 +170,10 @@ class AbstractLoss(ABC):
     def __call__(self, ctx: StepContext) -> Tensor:
         """The unweighted value. Its gradient reaches nothing outside the adapter."""
 
+    def outputs(self, ctx: StepContext) -> Sequence[Tensor]:
+        """The network's outputs that the value is a function of: those of the streams it reads."""
+        return [ctx.passes[role].pred.raw for role in sorted(self.reads)]
+
     def logged(self, ctx: StepContext) -> Mapping[str, float]:
         """Further numbers worth a curve (e.g. the norm of a residual), by name."""
         return {}

@@ -35,8 +35,14 @@ class KeyLocking(AbstractLoss):
         if bool((cond.concept_at < 0).any()):
             raise UserError("losses.key_locking: the captions hold no learned word; choose tokens=learned or per_layer")
         clean = [ctx.concept.clean(sentence) for sentence in sentences]
+        places = ctx.model.locate(clean, ctx.concept.superclass)
+        if lost := [sentence for sentence, place in zip(clean, places.tolist(), strict=True) if place < 0]:
+            raise UserError(
+                f"losses.key_locking: {lost[0]!r} does not hold the class word {ctx.concept.superclass!r} as a word of "
+                "its own; change the captions, or dataset.superclass"
+            )
         with torch.no_grad(), ctx.adapter.off():
-            base = at(ctx.model.keys(base_text(ctx.model, clean)), ctx.model.locate(clean, ctx.concept.superclass))
+            base = at(ctx.model.keys(base_text(ctx.model, clean)), places)
         own = at(ctx.model.keys(cond), cond.concept_at)
         apart = [(k - k0).square().sum(-1) / k0.square().sum(-1) for k, k0 in zip(own, base, strict=True)]
         each = torch.tensor([sentences.index(sentence) for sentence in data.sentences], device=rows.device)

@@ -95,7 +95,8 @@ class PromptAlignment(AbstractLoss):
 
     def __call__(self, ctx: StepContext) -> Tensor:
         data = ctx.passes[Role.SUBJECT]
-        raw = self._output(ctx, data)
+        [raw] = self.outputs(ctx)
+        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         return half_square_to_shifted(raw, self.direction(ctx, data).to(raw.dtype))
 
     @torch.no_grad()
@@ -143,11 +144,18 @@ class PromptAlignment(AbstractLoss):
         target = native_target(pred.kind, pred.path, x0, noise, t)
         return Judged(x_t.to(data.x_t.dtype), t, target, [self.clean_prompt(ctx)] * len(x_t), self.negative)
 
-    def _output(self, ctx: StepContext, data: Pass) -> Tensor:
-        raw = data.pred.raw
-        if not self.align_updates_embedding and data.cond.tokens.requires_grad:
-            raw = ctx.model.predict(data.x_t, data.t, data.cond.detach()).raw
-        return raw.to(torch.promote_types(raw.dtype, torch.float32))
+    def outputs(self, ctx: StepContext) -> Sequence[Tensor]:
+        """The prediction for the photos' own captions; a further one that no word vector has a part in, where they are
+        not to take this gradient. Raises UserError where that would cut off a trained text encoder too."""
+        data = ctx.passes[Role.SUBJECT]
+        if self.align_updates_embedding or not data.cond.tokens.requires_grad:
+            return [data.pred.raw]
+        if any(name.startswith("edits.text_") for name, _ in ctx.adapter.parts()):
+            raise UserError(
+                "losses.prompt_alignment.align_updates_embedding=false keeps this loss from all of the text, from the "
+                "text encoder that is trained too; leave it true, or edits.text_encoder=false"
+            )
+        return [ctx.remember(("apart",), lambda: ctx.model.predict(data.x_t, data.t, data.cond.detach()).raw)]
 
 
 def _share_of_clock(given: Sequence[float], key: str) -> tuple[float, float]:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 SLOT = "{}"
 """Where the concept goes in a sentence."""
-STRIPPING = ("class_word", "drop")
-"""What stands in a prompt's slot when text metrics read it: the superclass (a {} -> a cat), or nothing."""
+STRIPPING = ("class_word", "bare_class_word", "drop")
+"""What stands in a prompt's slot when text metrics read it: the superclass as a sentence has it ({} on a sofa -> a cat
+on a sofa), the same without an article of ours (-> cat on a sofa), or nothing."""
 BOUNDS = ("class_word", "described", "held_out_photos", "training_photos", "true_renders")
 COLUMNS = {"held_out": "_held_out", "true_renders": "_oracle"}
 """How columns end that compare with something else than the training photos, so that they are never taken for one that
@@ -73,7 +74,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.strip not in STRIPPING:
-            raise UserError(f"metrics.strip={self.strip}: must be {' or '.join(STRIPPING)}")
+            raise UserError(f"metrics.strip={self.strip}: must be one of {', '.join(STRIPPING)}")
         if strange := [b for b in self.bounds if b not in BOUNDS]:
             raise UserError(f"metrics.bounds: {strange[0]} is none of {', '.join(BOUNDS)}")
         for key, metric in self.metrics.items():
@@ -109,6 +110,8 @@ class Protocol:
         """What text metrics read: never the placeholder, which would depress the score."""
         if self.strip == "class_word":
             return with_noun(sentence, superclass)
+        if self.strip == "bare_class_word":
+            return sentence.replace(SLOT, superclass)
         words = sentence.replace(SLOT, " ").split()
         return " ".join(words)
 

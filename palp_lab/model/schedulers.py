@@ -27,7 +27,7 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     not pictures: they are not clipped to [-1, 1] unless the files say so, though it is the default of DDIM. Raises
     UserError for any other name.
     """
-    untold = set(config.get("_use_default_values") or ()) - {"prediction_type"}  # which `model.prediction` may tell
+    untold = set(config.get("_use_default_values") or ())
     config = {key: value for key, value in config.items() if not key.startswith("_") and key not in untold}
     scheduler_class = find_class(SCHEDULERS.get(name, name))
     if scheduler_class is None:

@@ -103,6 +103,8 @@ class Sd3Model(AbstractModel):
         **options: Any,
     ) -> Sd3Model:
         """Reads the parts; `t5` false leaves T5 out where there is one. Raises UserError for what is missing."""
+        if not t5:
+            parts.leave_out("text_encoder_3", "tokenizer_3")
         clips = [
             ClipText(
                 parts.load(f"tokenizer{n}"),

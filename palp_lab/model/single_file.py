@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,26 @@ LAYOUTS = {
 }
 """How the names of a layout begin, and the pipeline it is of."""
 
+T5 = "text_encoders.t5xxl."
+"""How the names of T5's weights begin, which files of Stable Diffusion 3 come with and without."""
+
+MARKS: dict[str, dict[str, Any]] = {
+    "v_pred": {"prediction_type": "v_prediction"},
+    "ztsnr": {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+}
+"""Empty tensors by which files of fine-tunes say what no weight shows, and the scheduler's words for it; ComfyUI goes
+by the same two names. Steps begin where there is no signal left (arXiv 2305.08891)."""
+
 
 def is_single_file(path: str | Path) -> bool:
     """Whether a path means a checkpoint in one file, there or not."""
     return Path(str(path)).suffix.lower() in (SAFE, *PICKLED)
+
+
+def marks(path: str | Path) -> dict[str, Any]:
+    """What the marks of a file say of its scheduler; nothing where it has none."""
+    names = _names(Path(path).expanduser())
+    return {key: value for mark, said in MARKS.items() if mark in names for key, value in said.items()}
 
 
 class SingleFile(AbstractParts):
@@ -45,6 +62,11 @@ class SingleFile(AbstractParts):
         """The configuration in error lines."""
         self.index = config.index
         self._pipeline: Any = None
+        self._dtype = torch.float32
+        self._left_out: set[str] = set()
+
+    def leave_out(self, *parts: str) -> None:
+        self._left_out |= set(parts)
 
     @classmethod
     def find(cls, path: str | Path, config: str | Path | None, revision: str | None = None) -> SingleFile:
@@ -73,23 +95,46 @@ class SingleFile(AbstractParts):
         return cls(file, folder, str(config))
 
     def load(self, part: str, dtype: torch.dtype | None = None) -> Any:
+        if part == "scheduler":
+            return self._scheduler()
         if part not in WEIGHTS or not (self.index.get(part) or [None])[0]:
             return self.config.load(part)
         if self._pipeline is None:
-            self._pipeline = self._read(dtype or torch.float32)
+            self._dtype = dtype or torch.float32
+            self._pipeline = self._read(self._dtype)
         module = getattr(self._pipeline, part)
+        if part == "text_encoder_3":
+            module.tie_weights()  # files hold T5's table of words once
         lost = [name for name, weight in module.named_parameters() if weight.is_meta]
         if lost:
             raise UserError(
                 f"model.path={self.path}: the file has no weights for {part}.{lost[0]} ({len(lost)} such); "
                 "give a whole checkpoint"
             )
+        if (dtype or torch.float32) == self._dtype:
+            return module  # as it was read: T5 keeps some layers in float32
         return nn.Module.to(module, dtype or torch.float32)  # diffusers' own `to` warns of what does not apply
+
+    def _scheduler(self) -> Any:
+        scheduler, told = self.config.load("scheduler"), marks(self.path)
+        if not told:
+            return scheduler
+        kind = type(scheduler)
+        if not told.keys() <= inspect.signature(kind).parameters.keys():
+            kind = component_class("DDIMScheduler")  # the one of the configuration cannot say it
+        untold = set(scheduler.config.get("_use_default_values") or ())
+        said = {key: value for key, value in scheduler.config.items() if key not in untold and not key.startswith("_")}
+        scheduler = kind.from_config({**said, **told})
+        scheduler.register_to_config(_class_name=kind.__name__)  # as a folder's file says it
+        return scheduler
 
     def _read(self, dtype: torch.dtype) -> Any:
         pipeline = component_class(str(self.index["_class_name"]))
         mine = {name for name, value in self.index.items() if isinstance(value, list) and value[0]} - set(WEIGHTS)
         given = {name: self.config.load(name) if name.startswith(("tokenizer", "scheduler")) else None for name in mine}
+        given |= dict.fromkeys(self._left_out & self.index.keys())
+        if (given.get("text_encoder_3", self.index.get("text_encoder_3")) or [None])[0] and not self._has_t5():
+            raise UserError(f"model.path={self.path} holds no T5, the third text encoder: add model.t5=false")
         try:
             with quiet():
                 return pipeline.from_single_file(
@@ -100,6 +145,9 @@ class SingleFile(AbstractParts):
                 f"model.path={self.path} does not fit model.config={self.said}, or is damaged "
                 f"({one_line(error)}); give the folder of the model it was made from"
             ) from error
+
+    def _has_t5(self) -> bool:
+        return any(name.startswith(T5) for name in _names(Path(self.path)))
 
 
 @contextmanager
@@ -116,17 +164,22 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _layout(file: Path) -> str:
-    """The pipeline a file's names are of."""
+def _names(file: Path) -> list[str]:
+    """The names of what a file holds."""
     from safetensors import safe_open
 
     try:
         with safe_open(file, "pt") as opened:
-            names = list(opened.keys())
+            return list(opened.keys())
     except Exception as error:
         raise UserError(
             f"model.path={file} is not a readable {SAFE} file ({one_line(error)}); copy it again"
         ) from error
+
+
+def _layout(file: Path) -> str:
+    """The pipeline a file's names are of."""
+    names = _names(file)
     for beginning, family in LAYOUTS.items():
         if any(name.startswith(beginning) for name in names):
             return family

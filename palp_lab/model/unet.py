@@ -216,7 +216,9 @@ def _told(config: Mapping[str, Any], prediction: str | None) -> dict[str, Any]:
     if prediction not in KINDS:
         raise UserError(f"model.prediction={prediction}: must be {', '.join(KINDS)}, or null for what the files say")
     if prediction != FLOW:
-        return {**config, "prediction_type": prediction}
+        # diffusers drops what it believes to be its own default when a scheduler is made of another's configuration
+        untold = [key for key in config.get("_use_default_values") or () if key != "prediction_type"]
+        return {**config, "prediction_type": prediction, "_use_default_values": untold}
     return dict(config) if is_flow(config) else flow_config(int(config["num_train_timesteps"]))
 
 

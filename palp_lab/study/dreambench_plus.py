@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from palp_lab.dataset.concept import with_noun
 from palp_lab.study.observations import series_names
 from palp_lab.study.questionnaire import last_pictures, photos_of
 from palp_lab.study.result import Record, Result
@@ -55,7 +56,7 @@ def lay_out(results: Sequence[Result], folder: Path) -> dict[str, int]:
         prompts = sorted({record.prompt for result in mine for record in shown[result.run]})
         name = f"{CATEGORY}_{number:02d}_{noun.lower().replace(' ', '_')}"
         _jpeg(photo, folder / "data" / "images" / CATEGORY / f"{number:02d}.jpg")
-        lines = [noun, *(prompt.replace("{}", noun) for prompt in prompts)]
+        lines = [noun, *(with_noun(prompt, noun) for prompt in prompts)]
         write_text(folder / "data" / "captions" / CATEGORY / f"{number:02d}.txt", "\n".join(lines) + "\n")
         for result in mine:
             method = _slug(names[result.run]) + (f"_seed{result.axes['train_seed']}" if len(seeds) > 1 else "")
@@ -80,7 +81,7 @@ def _write(place: Path, name: str, prompt: int, record: Record, result: Result, 
         stem = f"{prompt}_{image}"
         _jpeg(photo, place / "src_image" / name / f"{stem}.jpg")
         _jpeg(result.folder / path, place / "tgt_image" / name / f"{stem}.jpg")
-        write_text(place / "text" / name / f"{stem}.txt", record.prompt.replace("{}", noun))
+        write_text(place / "text" / name / f"{stem}.txt", with_noun(record.prompt, noun))
     return len(record.images)
 
 

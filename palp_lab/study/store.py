@@ -127,7 +127,11 @@ class Store:
             shutil.rmtree(stale, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        about = dict(build(partial))
+        try:
+            about = dict(build(partial))
+        except BaseException:
+            _remove_empty(partial)  # what failed before it had written anything leaves nothing
+            raise
         seconds = float(about.get("seconds") or time.perf_counter() - began)
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         files = {name: _measure(partial / name) for name in _names(partial)}
@@ -136,6 +140,12 @@ class Store:
         write_text(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n")
         os.replace(partial, whole)
         return Stage(key, whole, about, seconds, sum(file["bytes"] for file in files.values()), cached=False)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes a folder in which there are no files, with the folders inside it."""
+    if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plain(value: Any) -> Any:

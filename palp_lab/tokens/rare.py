@@ -34,6 +34,11 @@ class RareTokens(AbstractTokens):
         if len(self.word.split()) != 1:
             raise UserError(f"tokens.word={self.word!r} must be one word, e.g. sks")
         check_phrase(self.phrase, concept, word=self.word)
+        if "{placeholder}" in self.phrase or self.word not in self.call(concept).split():
+            raise UserError(
+                f"tokens.phrase={self.phrase!r}: tokens=rare calls the subject by {self.word}, and learns no "
+                "placeholder; give 'tokens.phrase=\"{word} {superclass}\"'"
+            )
         self.model = model
 
     def call(self, concept: Concept) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from palp_lab import parts
 from palp_lab.cell import Cell
+from palp_lab.dataset.concept import AbstractDataset
 from palp_lab.dataset.imagefolder import METADATA
 from palp_lab.engine.feed import Feed
 from palp_lab.result_folder import RESULT, result_folder
@@ -88,3 +89,36 @@ def test_prompts_of_a_file_are_part_of_the_cell(micro_lab: MicroLab, tmp_path: P
         given = ("dataset=dreambench", "prompts=dreambench", f"dataset.root={tmp_path / name}", "dataset.resolution=32")
         runs.append(Cell(micro_lab.compose(*given, "dataset.shots=null", "method=ti_db")).run)
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_steps_that_are_not_reached_change_no_cell(
+    micro_lab: MicroLab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [*overrides(folder(tmp_path / "here"), tmp_path / "output"), "trainer.max_steps=4"]
+    one, other = (Cell(micro_lab.compose(*words, f"checkpoints={given}")) for given in ("[2]", "[2,4,50]"))
+    assert one.steps == other.steps == [2, 4] and one.run == other.run
+    assert one.stage_key("train") == other.stage_key("train")
+    assert "checkpoints: step 50 is not reached with trainer.max_steps=4, and left out" in caplog.text
+    with pytest.raises(UserError, match="checkpoints: -1 is no step"):
+        Cell(micro_lab.compose(*words, "checkpoints=[-1]"))
+
+
+def test_scorers_that_are_not_here_are_told_where_there_are_some(
+    micro_lab: MicroLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = micro_lab.compose(*overrides(folder(tmp_path / "here"), tmp_path / "output"))
+    config.metrics.embedders.clip.path = str(tmp_path / "nowhere")
+    parts._open.clear()
+    with pytest.raises(UserError, match=r"metrics\.embedders\.clip.*nowhere") as told:
+        parts.open_protocol(config)
+    assert "metrics=tiny" not in str(told.value), "the micro model is none of the embedded world"
+    config.model.path = "tiny"
+    with pytest.raises(UserError, match="; metrics=tiny measures with the scorers of the embedded world"):
+        parts.open_protocol(config)
+
+
+def test_a_dataset_of_another_kind_is_refused(micro_lab: MicroLab, tmp_path: Path) -> None:
+    config = micro_lab.compose(*overrides(folder(tmp_path / "here"), tmp_path / "output"))
+    assert isinstance(parts.open_dataset(config), AbstractDataset)
+    with pytest.raises(UserError, match=r"dataset: builtins\.dict must inherit from palp_lab\.dataset\.concept\."):
+        parts.inheriting({}, AbstractDataset, "dataset")

@@ -159,6 +159,14 @@ def test_a_checkpoint_is_not_continued_under_another_weight_of_a_loss(train: Any
         train({"reconstruction": Reconstruction(weight=0.5)}, folder=tmp_path / "run")
 
 
+def test_a_step_that_was_passed_without_keeping_its_adapter_is_named(train: Any, tmp_path: Path) -> None:
+    train(folder=tmp_path / "run")
+    with pytest.raises(UserError, match=r"run: this training has passed step 2 without keeping its adapter"):
+        train(folder=tmp_path / "run", max_steps=8, given={"steps": [2, 7]})
+    outcome = train(folder=tmp_path / "run", max_steps=8, given={"steps": [7]})
+    assert all(path.is_file() for path in outcome.adapters.values())
+
+
 def test_a_run_is_also_known_by_what_its_parts_were_told() -> None:
     assert plain(LoraEdits(alpha=2)) == plain(LoraEdits(alpha=2)) != plain(LoraEdits(alpha=4))
     assert plain(LearnedTokens()) != plain(LearnedTokens(phrase="{placeholder} {superclass}"))
@@ -233,10 +241,12 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("staged", [False, True])
-def test_two_processes_are_one(train: Any, staged: bool) -> None:
-    """The batch is the step's, whoever holds its rows."""
-    given = {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]} if staged else {}
+@pytest.mark.parametrize(
+    "stages", [[], [{"trains": "tokens", "until": 3}, {"trains": "edits"}], [{"trains": "edits"}]], ids=len
+)
+def test_two_processes_are_one(train: Any, stages: list[dict[str, Any]]) -> None:
+    """The batch is the step's, whoever holds its rows; a part may be frozen for a while, or always."""
+    given = {"stages": stages}
     one = train(losses(), batch_size=8, given=given)
     two = train(losses(), batch_size=8, devices=2, accumulate=2, strategy="ddp_fork", given=given)
     a, b = read_adapter(one.last)[0], read_adapter(two.last)[0]

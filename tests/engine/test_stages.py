@@ -22,9 +22,20 @@ def test_a_stage_lasts_until_its_step() -> None:
     assert Stages().at(0) == Stage()
 
 
-@pytest.mark.parametrize("rows", [[{"trains": "words"}], [{"trains": "tokens"}, {}], [{"until": 5}, {"until": 3}, {}]])
-def test_wrong_rows_are_named(rows: list[dict[str, Any]]) -> None:
-    with pytest.raises(UserError, match="stages"):
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"trains": "words"}], "trains=words"),
+        ([{"trains": "tokens"}, {}], "rising order"),
+        ([{"until": 5}, {"until": 3}, {}], "rising order"),
+        ([{"trains": "tokens", "until": 3}, {"until": 6}], "the last one has none"),
+        ([{"train": "tokens", "until": 3}, {"trains": "edits"}], "train is no key of a stage; there are trains and"),
+        ([{"trains": "edits", "lr": 1e-3}], "lr is no key of a stage"),
+        *(([{"until": until}, {}], f"until={until}: must be a whole number") for until in (0, -4, 2.5, "3", True)),
+    ],
+)
+def test_wrong_rows_are_named(rows: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(UserError, match=f"stages: .*{said}"):
         Stages(rows)
 
 

@@ -132,7 +132,11 @@ def test_our_own_files_with_ranks_and_alphas_by_layer(layers: Layers) -> None:
     same(read(plain, layers), mixed)
     original, header = to_kohya(mixed, ldm_paths(layers.parts["denoiser"], 1), "mia")
     assert "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.lora_down.weight" in original
-    assert header["ss_network_dim"] == "2"
+    assert header["ss_network_dim"] == "2" and "ss_base_model_version" not in header
+    families = {family: to_kohya(mixed, {}, "mia", family)[1] for family in ("sd_v1", "sd_v2", "sdxl_base_v1-0")}
+    assert [(name, header["ss_base_model_version"], header["ss_v2"]) for name, header in families.items()] == [
+        ("sd_v1", "sd_v1", "False"), ("sd_v2", "sd_v2", "True"), ("sdxl_base_v1-0", "sdxl_base_v1-0", "False"),
+    ]  # fmt: skip
     same(read(original, layers), mixed)
 
 

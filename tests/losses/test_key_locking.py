@@ -53,6 +53,12 @@ def test_relative_to_the_base_keys_and_by_hand(micro: UNetModel) -> None:
     assert adapter.tokens.vectors[0].grad.abs().max() > 0
 
 
+def test_a_caption_without_the_class_word_as_a_word_is_named(micro: UNetModel) -> None:
+    adapter = Adapter(micro, LearnedTokens(), NoEdits(), CONCEPT)
+    with pytest.raises(UserError, match=r"key_locking: 'a photo of two cats' does not hold the class word 'cat'"):
+        KeyLocking()(context(adapter, SENTENCE, "a photo of two {}s"))
+
+
 def test_a_mean_over_rows_so_that_micro_batches_are_the_batch(micro: UNetModel) -> None:
     adapter = Adapter(micro, LearnedTokens(), NoEdits(), CONCEPT)
     with torch.no_grad():

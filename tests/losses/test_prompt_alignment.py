@@ -12,6 +12,7 @@ from palp_lab.adapter import Adapter
 from palp_lab.dataset.concept import Concept
 from palp_lab.diffusion.prediction import Prediction
 from palp_lab.edits.none import NoEdits
+from palp_lab.engine.gradients import at_prediction
 from palp_lab.losses.judges import NEGATIVE_PROMPT
 from palp_lab.losses.prompt_alignment import PromptAlignment
 from palp_lab.losses.reconstruction import Reconstruction
@@ -82,6 +83,23 @@ def test_the_word_can_be_left_out() -> None:
     assert both[:count].abs().max() > 0
     assert torch.equal(weights_only[:count], torch.zeros(count, dtype=torch.float64))
     torch.testing.assert_close(weights_only[count:], both[count:])
+
+
+def test_what_is_logged_at_the_prediction_is_there_without_the_word_too() -> None:
+    with_word, without = PromptAlignment(), PromptAlignment(align_updates_embedding=False)
+    ctx = toy_context(toy_adapter(Kind.EPS))
+    pull = [at_prediction(loss(ctx), loss.outputs(ctx)) for loss in (with_word, without)]
+    assert pull[0] > 0 and pull[1] == pytest.approx(pull[0])
+    assert with_word.outputs(ctx)[0] is ctx.passes[Role.SUBJECT].pred.raw is not without.outputs(ctx)[0]
+
+
+def test_a_trained_text_encoder_is_not_cut_off_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = toy_adapter(Kind.EPS)
+    parts = [*adapter.parts(), ("edits.text_encoder.up", torch.nn.Parameter(torch.zeros(1)))]
+    monkeypatch.setattr(type(adapter), "parts", lambda self: parts)
+    with pytest.raises(UserError, match=r"align_updates_embedding=false keeps this loss from all of the text"):
+        PromptAlignment(align_updates_embedding=False)(toy_context(adapter))
+    PromptAlignment()(toy_context(adapter))
 
 
 def test_the_control_has_a_prompt_of_its_own_and_needs_no_target() -> None:

@@ -61,6 +61,15 @@ def test_drift_pictures_are_measured_for_drift_alone(measuring: Protocol) -> Non
 def test_stripping_never_leaves_the_slot_or_a_hole(measuring: Protocol) -> None:
     assert measuring.text("a {} at night", "cat") == "a cat at night"
     assert replace(measuring, strip="drop").text("a photo of {} at night", "cat") == "a photo of at night"
+    swimming = ("{} swimming in a pool", "a pair of {} on a shelf")
+    assert [measuring.text(one, "glasses") for one in swimming] == [
+        "a glasses swimming in a pool", "a pair of a glasses on a shelf",
+    ]  # fmt: skip
+    bare = replace(measuring, strip="bare_class_word")
+    assert [bare.text(one, "glasses") for one in swimming] == [
+        "glasses swimming in a pool", "a pair of glasses on a shelf",
+    ]  # fmt: skip
+    assert bare.text("a photo of a {}", "cat") == "a photo of a cat"
 
 
 def test_pictures_seen_before_are_not_shown_again(measuring: Protocol) -> None:

@@ -30,6 +30,8 @@ RESBLOCK = {
 
 def one_file(pipeline: Any) -> dict[str, Tensor]:
     """All weights of a stock pipeline as a checkpoint of the original layout."""
+    if "transformer" in pipeline.components:
+        return {name: weight.clone().contiguous() for name, weight in stable_diffusion_3(pipeline)}
     found = {f"model.diffusion_model.{name}": w for name, w in unet(pipeline.unet)}
     found |= {f"first_stage_model.{name}": w for name, w in autoencoder(pipeline.vae)}
     clip = flat(pipeline.text_encoder)
@@ -41,6 +43,61 @@ def one_file(pipeline: Any) -> dict[str, Tensor]:
         length = clip["embeddings.position_embedding.weight"].shape[0]
         found["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(length)[None]
     return {name: weight.clone().contiguous() for name, weight in found.items()}
+
+
+MMDIT = {
+    "pos_embed.pos_embed": "pos_embed", "pos_embed.proj": "x_embedder.proj", "context_embedder": "context_embedder",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0", "proj_out": "final_layer.linear",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+}  # fmt: skip
+JOINT = {
+    "norm1.linear": "x_block.adaLN_modulation.1", "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "ff.net.0.proj": "x_block.mlp.fc1", "ff.net.2": "x_block.mlp.fc2", "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2", "attn.to_out.0": "x_block.attn.proj",
+    "attn.to_add_out": "context_block.attn.proj", "attn2.to_out.0": "x_block.attn2.proj",
+    "attn.norm_q": "x_block.attn.ln_q", "attn.norm_k": "x_block.attn.ln_k", "attn2.norm_q": "x_block.attn2.ln_q",
+    "attn2.norm_k": "x_block.attn2.ln_k", "attn.norm_added_q": "context_block.attn.ln_q",
+    "attn.norm_added_k": "context_block.attn.ln_k",
+}  # fmt: skip
+JOINED = {
+    "x_block.attn": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "x_block.attn2": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
+    "context_block.attn": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+}  # fmt: skip
+
+
+def stable_diffusion_3(pipeline: Any) -> Iterator[tuple[str, Tensor]]:
+    """sd3-ref's names: one matrix for queries, keys and values; where a block only scales and shifts, the shift is
+    first."""
+    state, last = pipeline.transformer.state_dict(), len(pipeline.transformer.transformer_blocks) - 1
+    for name, weight in state.items():
+        path, _, kind = name.rpartition(".")
+        inside = re.fullmatch(r"transformer_blocks\.(\d+)\.(.*)", path)
+        if name in MMDIT:
+            yield f"model.diffusion_model.{MMDIT[name]}", weight
+        elif inside is None:
+            swapped = torch.cat(weight.chunk(2)[::-1]) if path == "norm_out.linear" else weight
+            yield f"model.diffusion_model.{MMDIT[path]}.{kind}", swapped
+        elif inside[2] in JOINT:
+            two = int(inside[1]) == last and inside[2] == "norm1_context.linear"
+            swapped = torch.cat(weight.chunk(2)[::-1]) if two else weight
+            yield f"model.diffusion_model.joint_blocks.{inside[1]}.{JOINT[inside[2]]}.{kind}", swapped
+        elif (block := next((block for block, parts in JOINED.items() if inside[2] == parts[0]), None)) is not None:
+            joined = [state[f"transformer_blocks.{inside[1]}.{part}.{kind}"] for part in JOINED[block]]
+            yield f"model.diffusion_model.joint_blocks.{inside[1]}.{block}.qkv.{kind}", torch.cat(joined)
+    for name, weight in autoencoder(pipeline.vae):
+        yield f"first_stage_model.{name}", weight
+    for part, there in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g")):
+        for name, weight in flat(getattr(pipeline, part)).items():
+            inner = name if name.startswith("text_projection") else f"text_model.{name}"
+            yield f"text_encoders.{there}.transformer.{inner}", weight
+    if pipeline.text_encoder_3 is not None:
+        for name, weight in pipeline.text_encoder_3.state_dict().items():
+            if name != "encoder.embed_tokens.weight":  # the same as shared.weight
+                yield f"text_encoders.t5xxl.transformer.{name}", weight
 
 
 def flat(encoder: Any) -> dict[str, Tensor]:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import save_file
 
+from palp_lab.diffusion.prediction import Kind
 from palp_lab.model import open_model
 from palp_lab.model.pipeline import stock_pipeline
 from palp_lab.types import UserError
+from tests.model import sd3_pipelines
 from tests.model.original_layout import one_file
 
 
@@ -46,6 +49,56 @@ def test_it_is_opened_in_the_dtype_that_was_asked_for(case: tuple[Path, Path, Pa
     _, file, config = case
     model: Any = open_model(file, config=config, dtype="bfloat16")
     assert model.dtype == model.autoencoder.dtype == model.texts[0].table.dtype == torch.bfloat16
+
+
+@pytest.fixture(scope="module")
+def sd3(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor], Path]:
+    """A folder of Stable Diffusion 3 with T5, its weights as a file has them, and its configuration alone."""
+    here = tmp_path_factory.mktemp("sd3")
+    folder = sd3_pipelines.build(here / "folder", identity=True)
+    return folder, one_file(StableDiffusion3Pipeline.from_pretrained(folder)), without_weights(folder, here / "config")
+
+
+def test_a_file_of_stable_diffusion_3_with_and_without_t5(
+    sd3: tuple[Path, dict[str, torch.Tensor], Path], tmp_path: Path
+) -> None:
+    folder, weights, config = sd3
+    save_file(weights, whole := tmp_path / "whole.safetensors")
+    for t5 in (True, False):
+        one = open_model(folder, t5=t5)
+        assert open_model(whole, config=config, t5=t5).fingerprint == one.fingerprint
+    clips = {name: weight for name, weight in weights.items() if "t5xxl" not in name}
+    save_file(clips, bare := tmp_path / "incl_clips.safetensors")
+    assert open_model(bare, config=config, t5=False).fingerprint == one.fingerprint
+    assert "model.t5=false" in refused(bare, config=config)
+
+
+def test_what_t5_keeps_in_float32_stays_there(sd3: tuple[Path, dict[str, torch.Tensor], Path], tmp_path: Path) -> None:
+    folder, weights, config = sd3
+    save_file(weights, whole := tmp_path / "whole.safetensors")
+    one, other = (open_model(path, config=c, dtype="float16") for path, c in ((folder, None), (whole, config)))
+    third = [model.pipeline_parts()["text_encoder_3"] for model in (one, other)]
+    kept = [{name: weight.dtype for name, weight in encoder.named_parameters()} for encoder in third]
+    assert kept[0] == kept[1] and set(kept[0].values()) == {torch.float16, torch.float32}
+
+
+@pytest.mark.parametrize("base", ["micro_path", "micro_sdxl_path"])
+def test_marks_of_a_file_say_what_its_weights_do_not_show(
+    base: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """As fine-tunes of SDXL carry them; the configuration they are opened with knows nothing of it."""
+    folder = request.getfixturevalue(base)
+    weights, config = one_file(stock_pipeline(open_model(folder))), without_weights(folder, tmp_path / "config")
+    empty = {name: torch.zeros(0) for name in ("v_pred", "ztsnr")}
+    save_file(weights | {"v_pred": empty["v_pred"]}, v := tmp_path / "v.safetensors")
+    save_file(weights | empty, zero := tmp_path / "zero.safetensors")
+    plain, told, whole = open_model(folder), open_model(v, config=config), open_model(zero, config=config)
+    assert (plain.kind, told.kind, whole.kind) == (Kind.EPS, Kind.V, Kind.V)
+    assert open_model(v, config=config, prediction="epsilon").kind is Kind.EPS, "the user knows better"
+    signal = [float(one.scheduler("ddim").alphas_cumprod[-1]) for one in (plain, told, whole)]
+    assert signal[0] == signal[1] > 0.001 and signal[2] == 0
+    assert float(whole.path.alphas_cumprod[-1]) == 0, "trained on the schedule it is sampled on"
+    assert int(whole.scheduler("ddim").timesteps[0]) == 999, "sampling begins where there is no signal left"
 
 
 def refused(path: Path, **options: Any) -> str:

@@ -157,6 +157,9 @@ def test_a_variant_that_is_not_there_is_said(micro_path: Path, tmp_path: Path) -
     for part in ("unet", "vae", "text_encoder"):
         for weights in (folder / part).glob("*.safetensors"):
             weights.rename(weights.with_name(f"{weights.stem}.fp16.safetensors"))
+    assert "of its text_encoder" in (said := refused(folder, tmp_path))
+    assert "model.variant=null" in said and "has the variant fp16; give that" in said
+    assert "has the variant fp16; give that" in refused(folder, tmp_path, variant="bf16")
     half = open_model(folder, variant="fp16")
     assert half.fingerprint == open_model(micro_path).fingerprint
 

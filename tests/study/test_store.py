@@ -158,6 +158,22 @@ Store(Path(sys.argv[1])).make("train", {"method": "palp", "seed": 0, "lr": 1.0},
 """
 
 
+def test_what_failed_before_it_had_written_anything_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fail(folder: Path) -> dict[str, object]:
+        (folder / "scratch").mkdir()
+        if (tmp_path / "write").exists():
+            (folder / "scratch" / "last.ckpt").touch()
+        raise UserError("target: is missing")
+
+    for kept in (False, True):
+        with pytest.raises(UserError):
+            store.make("train", {"a": 1}, fail, resume=True)
+        assert bool(list((tmp_path / "train").glob("*.partial"))) is kept
+        (tmp_path / "write").touch()
+
+
 def test_the_lock_of_a_killed_process_is_no_lock(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

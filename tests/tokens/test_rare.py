@@ -23,3 +23,10 @@ def test_it_is_the_base_models_own_reading_of_the_word(micro: UNetModel) -> None
 def test_one_word_only(micro: UNetModel, word: str) -> None:
     with pytest.raises(UserError, match=r"tokens\.word"):
         RareTokens(word=word).bind(micro, concept())
+
+
+@pytest.mark.parametrize("phrase", ["{placeholder} {superclass}", "{superclass}", "my {word}s"])
+def test_a_phrase_without_the_word_is_named(micro: UNetModel, phrase: str) -> None:
+    with pytest.raises(UserError, match=r"tokens\.phrase=.*tokens=rare calls the subject by sks"):
+        RareTokens(phrase=phrase).bind(micro, concept())
+    RareTokens(phrase="my sks {superclass}").bind(micro, concept())
