@@ -124,21 +124,22 @@ class Folder(AbstractParts):
         try:
             loaded = loader.from_pretrained(self.path, subfolder=part, revision=self.revision, **more)
         except Exception as error:
-            if (advice := self._other_variant(part)) is not None:
+            if (advice := self._other_variant(part, str(error))) is not None:
                 raise UserError(advice) from error
             raise UserError(_advice(f"model.path={self.path} ({part})", self.path, error)) from error
         return loaded
 
-    def _other_variant(self, part: str) -> str | None:
-        """What to say where a part's weights are there under the names of another variant; None where they are not."""
+    def _other_variant(self, part: str, told: str) -> str | None:
+        """What to say where a part's weights are there under the names of another variant, by what is on this disk or
+        by what the hub has told; None where they are not."""
         index = Path(self.path) / "model_index.json"
         index = index if index.is_file() else in_cache(self.path, index.name) or index
         names = [file.name for file in _weights(index.parent / part)] if index.is_file() else []
         # model.safetensors, model.fp16.safetensors, model.fp16-00001-of-00002.safetensors
         found = {words[1].partition("-")[0] if len(words := name.split(".")) > 2 else None for name in names}
-        if not found or self.variant in found:
+        if self.variant in found or not (found or (self.variant and "variant" in told)):
             return None
-        if None in found:
+        if not found or None in found:
             return f"model.variant={self.variant}: {self.path} has no such files of its {part}; leave it null"
         there = " or ".join(sorted(map(str, found)))
         return f"model.variant={self.variant or 'null'}: of its {part} {self.path} has the variant {there}; give that"
