@@ -169,3 +169,21 @@ def test_a_plan_says_what_was_counted(
     plan.print_plan([not_counted])
     assert "at least" in capsys.readouterr().out
     assert plan.plan_cell(cell, known=True)["memory"] == 0
+
+
+def test_class_pictures_that_are_drawn_count_and_given_ones_do_not(
+    micro_lab: MicroLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are drawn before the first step, one at once where no more fit."""
+    from palp_lab.engine import footprint
+
+    drawn = []
+    monkeypatch.setattr(footprint, "training_peak", lambda *_: 5)
+    monkeypatch.setattr(
+        footprint, "drawing_peak", lambda model, pictures, guided: drawn.append((pictures, guided)) or 9
+    )
+    peaks = {}
+    for words in ("method=ti_db", "method=dreambooth_lora", "losses.prior_preservation.pictures=given"):
+        more = ["method=dreambooth_lora", words] if "=given" in words else [words]
+        peaks[words] = plan._count(Cell(micro_lab.compose(*more, f"output={tmp_path}")), "train")
+    assert list(peaks.values()) == [5, 9, 5] and drawn == [(1, True)]
