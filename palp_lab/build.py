@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.types import Capability, UserError
@@ -132,19 +132,25 @@ def words_of(overrides: Iterable[str]) -> list[str]:
     return [word.strip() for value in lists[-1:] for word in value.strip("[]").split(",")]
 
 
-def aliases_of(overrides: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """By alias of a loss that a command line names what makes it one: `losses=[reconstruction,sds]` is prompt_alignment
-    with reference noise."""
+def check_aliases(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raises UserError where a command line names an alias of a loss, and the recipe says otherwise of what makes it
+    one: `losses=[reconstruction,sds]` is prompt_alignment with reference noise, which palp_nfsd sets to nfsd."""
     from omegaconf import OmegaConf
 
     from palp_lab.composition import conf_folder
 
-    found: dict[str, dict[str, Any]] = {}
+    said = {word.lstrip("+").partition("=")[0] for word in overrides}
     for word in words_of(overrides):
-        if (loss := loss_of(word)) != word:
-            node: Any = OmegaConf.load(conf_folder() / "losses" / f"{word}.yaml")
-            found[word] = {f"losses.{loss}.{name}": said for name, said in (node.get(loss) or {}).items()}
-    return found
+        if (loss := loss_of(word)) == word:
+            continue
+        node: Any = OmegaConf.load(conf_folder() / "losses" / f"{word}.yaml")
+        for name, meant in (node.get(loss) or {}).items():
+            key = f"losses.{loss}.{name}"
+            if key not in said and (found := OmegaConf.select(config, key)) != meant:
+                raise UserError(
+                    f"losses=[...,{word}]: the recipe says {key}={found}, and {word} is {meant}; "
+                    f"add {key}={meant}, or take another method"
+                )
 
 
 def loss_of(word: str) -> str:

@@ -100,8 +100,13 @@ def fill_labels(config: DictConfig, choices: Mapping[str, Any]) -> None:
                 config.labels[axis] = choices.get(str(axis))
 
 
-def say_untuned(config: DictConfig, folders: Sequence[str | Path]) -> None:
-    """A line of the log where a model has values of its own for other recipes, and none for the one that is run."""
+def say_untuned(config: DictConfig, folders: Sequence[str | Path] | None = None) -> None:
+    """A line of the log where a model has values of its own for other recipes, and none for the one that is run.
+    `folders` hold the groups; None: those of the command that runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if folders is None:
+        folders = [one.path for one in HydraConfig.get().runtime.config_sources] if HydraConfig.initialized() else []
     labels = config.labels
     name = f"{labels.model}_{labels.method}"
     known = {path.stem for folder in folders for path in Path(folder, "tuning").glob("*.yaml")}
@@ -130,10 +135,12 @@ def compose(verb: str = "run", *overrides: str, config_dir: str | Path | None = 
     Raises:
         UserError: for an unknown verb, key or choice; the message names the nearest one.
     """
+    from palp_lab.build import check_aliases
     from palp_lab.schema import drop_strangers
 
     config = compose_as_written(verb, *overrides, config_dir=config_dir)
     drop_strangers(config, overrides)
+    check_aliases(config, overrides)
     return config
 
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palp_lab.build import allowed
+from palp_lab.build import allowed, check_aliases
 from palp_lab.cli_errors import explain, first_line, nearest
 from palp_lab.composition import (
     conf_folder,
@@ -242,8 +242,6 @@ def attempt(
 
 
 def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> Any:
-    from hydra.core.hydra_config import HydraConfig
-
     from palp_lab.schema import check, drop_strangers
 
     if swept and config.trainer.devices != 1:
@@ -265,9 +263,10 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> A
         )
     if verb != "doctor":
         drop_strangers(config, overrides)
+        check_aliases(config, overrides)
     check(config, constructors=verb != "doctor", trusting=True)
-    if HydraConfig.initialized() and verb in ("run", "train"):
-        say_untuned(config, [one.path for one in HydraConfig.get().runtime.config_sources])
+    if verb in ("run", "train"):
+        say_untuned(config)
     if verb != "doctor":
         import torch
 

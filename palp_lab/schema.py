@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from palp_lab.build import aliases_of, check_losses, locate, words_of
+from palp_lab.build import check_losses, locate, words_of
 from palp_lab.cli_errors import nearest
 from palp_lab.composition import conf_folder
 from palp_lab.types import UserError
@@ -78,17 +78,13 @@ def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
             if not node or "_target_" not in node:
                 continue
             strange = _strange(group, node, shipped(str(config.verb)).get(group, {}))
-            for key in [*strange, *(_others_phrase(node) if group in said else ())]:
+            for key in strange:
                 if f"{group}.{key}" not in said:
                     dropped.append(f"{group}.{key}")
                     node.pop(key)
-        for alias, meant in aliases_of(overrides).items():
-            for key, value in meant.items():
-                if key not in said and (found := OmegaConf.select(config, key)) != value:
-                    raise UserError(
-                        f"losses=[...,{alias}]: the recipe says {key}={found}, and {alias} is {value}; "
-                        f"add {key}={value}, or take another method"
-                    )
+        if "tokens" in said and "tokens.phrase" not in said and (own := _own_phrase(config.get("tokens"))):
+            dropped.append("tokens.phrase")
+            config.tokens.phrase = own  # not taken out: a sweep may set it
         if "_target_" in (config.get("losses") or {}):
             word = next((word for word in words_of(overrides) if word not in config.losses), "my_loss")
             raise UserError(
@@ -116,14 +112,14 @@ def _strange(group: str, node: Mapping[str, Any], siblings: Mapping[str, Any]) -
     return [key for key in doubtful if key not in parameters]
 
 
-def _others_phrase(node: Mapping[str, Any]) -> list[str]:
-    """`phrase`, where a recipe's calls the subject by a field that the chosen tokens do not: by a placeholder that they
-    do not learn, say."""
+def _own_phrase(node: Mapping[str, Any]) -> str | None:
+    """The chosen tokens' own phrase, where a recipe's calls the subject by a field that they do not: by a placeholder
+    that they do not learn, say."""
     phrase = inspect.signature(locate(str(node["_target_"]), "tokens")).parameters.get("phrase")
     if phrase is None or node.get("phrase") is None:
-        return []
+        return None
     own, said = (set(re.findall(r"{(\w+)}", str(text))) for text in (phrase.default, node["phrase"]))
-    return ["phrase"] if said - own - {"superclass"} else []
+    return str(phrase.default) if said - own - {"superclass"} else None
 
 
 def _imported(node: Mapping[str, Any]) -> frozenset[str]:

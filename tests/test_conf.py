@@ -270,7 +270,7 @@ def test_a_replaced_part_does_not_inherit_the_recipe_s_numbers() -> None:
 def test_replaced_words_do_not_inherit_the_recipe_s_phrase(method: str) -> None:
     """These recipes call the subject by its placeholder; a rare word is none."""
     assert compose("run", f"method={method}").tokens.phrase == "{placeholder} {superclass}"
-    assert "phrase" not in compose("run", f"method={method}", "tokens=rare").tokens
+    assert compose("run", f"method={method}", "tokens=rare").tokens.phrase == "{word} {superclass}"
     told = compose("run", f"method={method}", "tokens=rare", 'tokens.phrase="my {word} {superclass}"')
     assert told.tokens.phrase == "my {word} {superclass}"
     assert compose("run", f"method={method}", "tokens=per_layer").tokens.phrase == "{placeholder} {superclass}"

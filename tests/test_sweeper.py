@@ -53,6 +53,15 @@ def hydra_loader() -> Iterator[tuple[Counting, DictConfig]]:
         yield Counting(loader), loader.load_configuration("run", overrides=[], run_mode=RunMode.MULTIRUN)
 
 
+def test_what_a_part_takes_reaches_the_cells_that_replace_it(hydra_loader: tuple[Counting, DictConfig]) -> None:
+    """A recipe's phrase goes with the words it was written for; one that the command line gives stays."""
+    hydra, master = hydra_loader
+    cell = ["method=custom_diffusion", "tokens=rare", "tokens.phrase='my {word} {superclass}'", "seed=1"]
+    assert ChoiceLoader(hydra).applicable(master, [cell]) == [cell]  # type: ignore[arg-type]
+    alias = ["method=palp_nfsd", "losses=[reconstruction,sds]", "losses.prompt_alignment.reference=noise"]
+    assert ChoiceLoader(hydra).applicable(master, [alias]) == [alias]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("lines", CELLS, ids=lambda lines: lines[0])
 def test_a_cell_is_what_hydra_composes(hydra_loader: tuple[Counting, DictConfig], lines: list[str]) -> None:
     hydra, master = hydra_loader
