@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from palp_lab.formats.custom_diffusion_files import FILE as CUSTOM_DIFFUSION
 from palp_lab.formats.writing import EMBEDDING, KOHYA, PIPELINE, loads_words
 from palp_lab.model.flow import FLOW
+from palp_lab.types import UserError
 
 if TYPE_CHECKING:
     from palp_lab.adapter import Adapter
@@ -202,8 +204,10 @@ def _predicting(subject: Subject) -> list[str]:
     said it, or marks in its one file do."""
     from palp_lab.model.single_file import marks
 
-    told, config = subject.model.get("prediction"), subject.adapter.model.scheduler_config
-    said: dict[str, Any] = marks(subject.base) if _in_one_file(subject.base) and Path(subject.base).is_file() else {}
+    told, config, said = subject.model.get("prediction"), subject.adapter.model.scheduler_config, {}
+    if _in_one_file(subject.base):
+        with suppress(UserError):  # a file that has gone since says nothing
+            said = marks(subject.base)
     if told != FLOW:
         said |= {"prediction_type": told} if told else {}
         if not said:

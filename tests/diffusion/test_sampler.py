@@ -9,7 +9,7 @@ import torch
 from palp_lab.diffusion.sampler import sample
 from palp_lab.model.base import TextCond
 from palp_lab.model.schedulers import SCHEDULERS, make_scheduler
-from palp_lab.model.unet import UNetModel
+from palp_lab.model.unet import UNetModel, _told
 
 PROMPT = "a sketch of a cat in paris"
 
@@ -119,5 +119,6 @@ def test_what_the_files_leave_open_is_the_samplers_own_default(name: str, told: 
 def test_a_prediction_that_was_told_by_hand_outlives_the_default() -> None:
     import diffusers
 
-    of_files = {**diffusers.PNDMScheduler.from_config(STABLE_DIFFUSION_1).config, "prediction_type": "v_prediction"}
-    assert make_scheduler("dpm++", of_files).config["prediction_type"] == "v_prediction"
+    told = _told(diffusers.PNDMScheduler.from_config(STABLE_DIFFUSION_1).config, "v_prediction")
+    assert make_scheduler("dpm++", told).config["prediction_type"] == "v_prediction"
+    assert diffusers.PNDMScheduler.from_config(told).config["prediction_type"] == "v_prediction", "as exports make it"
