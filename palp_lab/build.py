@@ -79,6 +79,8 @@ def build(node: DictConfig, key: str, **given: Any) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    if "_target_" not in node:
+        raise UserError(f"{key}: says no _target_, the class that is to be built; see a shipped file of its group")
     _check_targets(node, key)
     options: dict[str, Any] = {"_convert_": "all"}
     if tuple(int(part) for part in hydra.__version__.split(".")[:2]) >= (1, 4):

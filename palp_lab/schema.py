@@ -82,7 +82,7 @@ def drop_strangers(config: DictConfig, overrides: Sequence[str]) -> list[str]:
                 if f"{group}.{key}" not in said:
                     dropped.append(f"{group}.{key}")
                     node.pop(key)
-        if "tokens" in said and "tokens.phrase" not in said and (own := _own_phrase(config.get("tokens"))):
+        if "tokens" in said and "tokens.phrase" not in said and (own := _own_phrase(config.get("tokens") or {})):
             dropped.append("tokens.phrase")
             config.tokens.phrase = own  # not taken out: a sweep may set it
         if "_target_" in (config.get("losses") or {}):
@@ -115,8 +115,10 @@ def _strange(group: str, node: Mapping[str, Any], siblings: Mapping[str, Any]) -
 def _own_phrase(node: Mapping[str, Any]) -> str | None:
     """The chosen tokens' own phrase, where a recipe's calls the subject by a field that they do not: by a placeholder
     that they do not learn, say."""
+    if "_target_" not in node or node.get("phrase") is None:
+        return None
     phrase = inspect.signature(locate(str(node["_target_"]), "tokens")).parameters.get("phrase")
-    if phrase is None or node.get("phrase") is None:
+    if phrase is None:
         return None
     own, said = (set(re.findall(r"{(\w+)}", str(text))) for text in (phrase.default, node["phrase"]))
     return str(phrase.default) if said - own - {"superclass"} else None
