@@ -251,7 +251,8 @@ def test_a_file_of_ones_own_with_a_shipped_name_is_refused(
     [
         ("losses/flat.yaml", "_target_: mine.Loss\nweight: 0.5\n", ["losses=[reconstruction,flat]"],
          "losses/flat.yaml: its keys lie at the top; put them below one with the loss's name, flat:"),
-        ("tokens/vague.yaml", "phrase: '{word}'\n", ["method=ti_db", "tokens=vague"], "palp-lab: tokens: says no _target_"),
+        ("tokens/vague.yaml", "phrase: my cat\n", ["method=ti_db", "tokens=vague"],
+         "palp-lab: tokens: says no _target_"),
         ("method/bare.yaml", "defaults:\n  - override /tokens: rare\n", ["method=bare"],
          "method=bare: its file must have the line '# @package _global_' above its keys"),
     ],
