@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from palp_lab import __version__
 from palp_lab.build import FACTORIES
+from palp_lab.engine.settings import since_then
 from palp_lab.sources import digest_of
 from palp_lab.study.store import digest
 
@@ -83,7 +84,7 @@ def read_by(stage: str, config: Mapping[str, Any]) -> dict[str, Any]:
     elsewhere = frozenset().union(*(keys for name, keys in READ_BY.items() if name != stage))
     known = READ_BY[stage]
     mine = [key for key in config if key in known or (stage == "train" and key not in elsewhere)]
-    return {key: _without(config[key], UNREAD.get(key, set())) for key in mine}
+    return {key: _settled(key, _without(config[key], UNREAD.get(key, set()))) for key in mine}
 
 
 def describe_concept(concept: Concept) -> dict[str, Any]:
@@ -183,6 +184,10 @@ def cell_name(labels: Mapping[str, Any], concept: str, seed: int, target: str | 
     words = [labels.get("method"), concept, labels.get("model"), f"seed{seed}", target and target.replace("{}", "")]
     slugs = [re.sub(r"[^a-z0-9]+", "-", str(word).lower()).strip("-")[:40].strip("-") for word in words if word]
     return "_".join([*(slug for slug in slugs if slug), run[:8]])
+
+
+def _settled(key: str, node: Any) -> Any:
+    return since_then(key, node) if isinstance(node, Mapping) else node
 
 
 def _without(node: Any, keys: set[str]) -> Any:

@@ -42,7 +42,7 @@ GRANTED = {
 """Exceptions: who strips the concept from a prompt asks the concept's module how a sentence takes its noun."""
 
 DOORS = {
-    "diffusers": ["model/*", "tinyworld/pretrain*", "pretrain.py"],
+    "diffusers": ["model/*", "engine/optimizer.py", "tinyworld/pretrain*", "pretrain.py"],
     "transformers": ["model/*", "metrics/embedders.py", "metrics/reader.py", "tinyworld/pretrain*", "pretrain.py"],
     "lightning": ["engine/*"],
     "optuna": ["search.py"],

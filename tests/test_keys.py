@@ -63,6 +63,14 @@ def test_a_training_is_told_apart_by_model_target_and_what_it_reads() -> None:
         assert key(same) == key(), "where, how often kept, how drawn: the training is the same"
 
 
+def test_a_later_key_that_changes_nothing_leaves_what_was_made_before_found() -> None:
+    def key(**optimizer: Any) -> str:
+        return keys.digest(keys.train_inputs(changed(CONFIG, optimizer={"lr": 0.1, **optimizer}), "m", CONCEPT, None))
+
+    assert key() == key(lr_scheduler="constant", lr_warmup_steps=0)
+    assert len({key(), key(lr_scheduler="linear"), key(lr_scheduler="linear", lr_warmup_steps=5)}) == 3
+
+
 def test_pictures_are_told_apart_by_who_draws_what_and_how() -> None:
     def key(config: dict[str, Any] = CONFIG, who: str = "a", sentence: str = "a {}", seed: int = 0) -> str:
         return keys.digest(keys.picture_inputs(config, {"training": who}, [sentence], [seed]))

@@ -165,8 +165,6 @@ class StepLog(Callback):
         if not trainer.is_global_zero or not stepped(trainer, batch_idx) or not module.row:
             return
         row = {"step": trainer.global_step, **module.row}
-        for part, group in zip(module.groups(), trainer.optimizers[0].param_groups, strict=True):
-            row[f"lr/{part}"] = group["lr"]
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=trainer.global_step)
         if new := [name for name in row if name not in self.columns]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from palp_lab.adapter import Adapter
 from palp_lab.engine.feed import Draw, Feed
 from palp_lab.engine.gradients import at_prediction, between_losses, total_norm
+from palp_lab.engine.optimizer import adamw, rates, schedule
 from palp_lab.engine.ranks import is_norm, mean_over, not_finite
 from palp_lab.engine.settings import RunSettings
 from palp_lab.engine.signature import signature
@@ -106,23 +107,14 @@ class Personalizer(lightning.LightningModule):
                 )
             start = stage.until or start
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW with a group per part; word vectors never decay.
-
-        Differs from the paper: in the released code of arXiv 2208.01618 and in diffusers' the learned row decays too
-        (all other rows are restored after each step).
-        """
+    def configure_optimizers(self) -> Any:
+        """The optimizer, with its schedule of learning rates where there is one."""
         how = self.settings.optimizer
-        lr = {"tokens": how.lr if how.token_lr is None else how.token_lr, "edits": how.lr}
-        decay = {"tokens": 0.0, "edits": how.weight_decay}
-        return torch.optim.AdamW(
-            [
-                {"params": [p for _, p in rows], "lr": lr[part], "weight_decay": decay[part]}
-                for part, rows in self.groups().items()
-            ],
-            betas=(how.betas[0], how.betas[1]),
-            eps=how.eps,
-        )
+        optimizer = adamw(self.groups(), how)
+        moving = schedule(optimizer, how, self.settings.trainer.max_steps)
+        if moving is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": moving, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["signature"] = self.signature
@@ -160,15 +152,17 @@ class Personalizer(lightning.LightningModule):
         if self.row:
             self.row = mean_over(self.row, self.trainer.world_size, norm.device)
             self.row["gradient"] = norm.item()
+            parts = zip(self.groups(), optimizer.param_groups, strict=True)
+            self.row |= {f"lr/{part}": group["lr"] for part, group in parts}
         self._check_alive()
 
     def startup_report(self) -> Iterator[str]:
         """A line per network that is trained: learning rate, tensors, numbers; and one for a stage that is never
         reached. All names are in trainable.txt."""
-        rates = dict(zip(self.groups(), (g["lr"] for g in self.configure_optimizers().param_groups), strict=True))
+        rate = rates(self.settings.optimizer)
         for part, rows in self.networks().items():
-            count, rate = sum(p.numel() for _, p in rows), rates[part.partition(".")[0]]
-            yield f"{part}: {count:,} numbers in {len(rows)} tensors, learning rate {rate:g}, e.g. {rows[0][0]}"
+            count, lr = sum(p.numel() for _, p in rows), rate[part.partition(".")[0]]
+            yield f"{part}: {count:,} numbers in {len(rows)} tensors, learning rate {lr:g}, e.g. {rows[0][0]}"
         steps = self.settings.trainer.max_steps
         if late := [stage.until for stage in self.stages.rows[:-1] if stage.until and stage.until >= steps]:
             yield f"stages: what follows step {late[0]} is never trained, for trainer.max_steps={steps}"

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from palp_lab.types import UserError
+
+SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
+"""How learning rates move, by diffusers' names."""
+
+SINCE: dict[str, dict[str, Any]] = {"optimizer": {"lr_scheduler": "constant", "lr_warmup_steps": 0}}
+"""Keys that came after the first ledgers were written, at the value that does what was done without them. At that value
+they are left out of hashes, so that what was made before is still found."""
+
+
+def since_then(group: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's values without the later keys that change nothing."""
+    later = SINCE.get(group, {})
+    return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,11 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW. Word vectors have their own learning rate and never decay."""
+    """AdamW. Word vectors have their own learning rate and never decay.
+
+    `lr_scheduler`: `constant`; `constant_with_warmup`; `linear` and `cosine`, which fall to 0 at the last step.
+    `lr_warmup_steps`: optimizer steps over which the rates rise from 0, for all but `constant`.
+    """
 
     name: str = "adamw"
     lr: float = 5e-5
@@ -52,12 +71,30 @@ class OptimizerSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-2
+    lr_scheduler: str = "constant"
+    lr_warmup_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.name != "adamw":
             raise UserError(f"optimizer.name={self.name}: must be adamw")
         if self.lr <= 0 or (self.token_lr is not None and self.token_lr <= 0):
             raise UserError("optimizer.lr and optimizer.token_lr must be above 0 (token_lr: null takes lr)")
+        if self.lr_scheduler not in SCHEDULES:
+            raise UserError(f"optimizer.lr_scheduler={self.lr_scheduler}: must be one of {', '.join(SCHEDULES)}")
+        if self.lr_warmup_steps < 0:
+            raise UserError(f"optimizer.lr_warmup_steps={self.lr_warmup_steps}: must be at least 0")
+        if self.lr_warmup_steps and self.lr_scheduler == "constant":
+            raise UserError(
+                f"optimizer.lr_warmup_steps={self.lr_warmup_steps}: constant knows no warm-up; give "
+                "optimizer.lr_scheduler=constant_with_warmup"
+            )
+        if self.lr_scheduler == "constant_with_warmup" and not self.lr_warmup_steps:
+            raise UserError("optimizer.lr_scheduler=constant_with_warmup: give optimizer.lr_warmup_steps, e.g. 50")
+
+    @property
+    def falls(self) -> bool:
+        """Whether what a step does depends on how many there will be."""
+        return self.lr_scheduler in {"linear", "cosine"}
 
 
 @dataclass(frozen=True)
@@ -115,3 +152,11 @@ class RunSettings:
     log: LogSettings = field(default_factory=LogSettings)
     augment: Augmentation = field(default_factory=Augmentation)
     gallery: GallerySettings = field(default_factory=GallerySettings)
+
+    def __post_init__(self) -> None:
+        warm, steps = self.optimizer.lr_warmup_steps, self.trainer.max_steps
+        if warm >= steps:
+            raise UserError(
+                f"optimizer.lr_warmup_steps={warm}: the learning rate would never be reached in "
+                f"trainer.max_steps={steps}"
+            )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from palp_lab.engine.settings import since_then
+
 if TYPE_CHECKING:
     from palp_lab.engine.personalizer import Personalizer
 
@@ -24,11 +26,13 @@ def _digest(pictures: Tensor) -> str:
 
 
 def signature(module: Personalizer) -> str:
-    """Hash of what a checkpoint may not be continued under another value of; the number of steps may grow."""
+    """Hash of what a checkpoint may not be continued under another value of; the number of steps may grow, unless the
+    learning rate falls towards its end."""
     trainer = {
         k: v
         for k, v in vars(module.settings.trainer).items()
         if k in {"batch_size", "accumulate", "gradient_clip", "precision", "ema"}
+        or (k == "max_steps" and module.settings.optimizer.falls)
     }
     losses = {
         name: {k: v for k, v in vars(loss).items() if not k.startswith("_")} for name, loss in module.losses.items()
@@ -38,7 +42,7 @@ def signature(module: Personalizer) -> str:
         module.run_seed,
         module.target,
         trainer,
-        vars(module.settings.optimizer),
+        since_then("optimizer", vars(module.settings.optimizer)),
         vars(module.settings.augment),
         losses,
         shapes,

@@ -48,7 +48,7 @@ def patch_code(images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     Returns the mean [48], the directions [8 48] and their standard deviations [8]; a patch is ordered as the two
     strided convolutions see it: outer row, outer column, inner row, inner column, colour.
     """
-    x = torch.from_numpy(np.ascontiguousarray(images)).float().div(127.5).sub(1.0)
+    x = torch.from_numpy(np.array(images)).float().div(127.5).sub(1.0)
     n = len(x)
     x = x.reshape(n, 16, 2, 2, 16, 2, 2, 3).permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(-1, 48)
     mean = x.mean(0)

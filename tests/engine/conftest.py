@@ -32,6 +32,7 @@ def train(tmp_path: Path) -> Train:
         token_lr: float | None = None,
         lr: float = 1e-2,
         flip: float = 0.5,
+        optimizer: Mapping[str, Any] | None = None,
         given: Mapping[str, Any] | None = None,
         show: bool = False,
         **trainer: Any,
@@ -46,7 +47,7 @@ def train(tmp_path: Path) -> Train:
             folder=folder or tmp_path / f"run{next(count)}",
             settings=RunSettings(
                 TrainerSettings(**how),
-                OptimizerSettings(lr=lr, token_lr=token_lr),
+                OptimizerSettings(lr=lr, token_lr=token_lr, **(optimizer or {})),
                 LogSettings(log_every, gradients_every, show),
                 Augmentation(variants, flip, 1.0),
             ),

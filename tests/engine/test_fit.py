@@ -55,8 +55,9 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         {"given": {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]}},
         {"variants": 0},
         {"precision": "bf16"},
+        {"optimizer": {"lr_scheduler": "cosine", "lr_warmup_steps": 2}, "accumulate": 2},
     ],
-    ids=["plain", "accumulated", "averaged", "staged", "fresh encodings", "bf16"],
+    ids=["plain", "accumulated", "averaged", "staged", "fresh encodings", "bf16", "scheduled"],
 )
 @pytest.mark.parametrize("step", [3, 5])
 def test_resumed_is_bit_for_bit_uninterrupted(
@@ -122,6 +123,17 @@ def test_a_run_may_grow(train: Any, tmp_path: Path) -> None:
     assert same(train(losses(), folder=tmp_path / "run", max_steps=7), train(losses(), max_steps=7))
 
 
+def test_a_run_whose_rate_falls_to_its_end_may_not(train: Any, tmp_path: Path) -> None:
+    how = {"optimizer": {"lr_scheduler": "linear"}, "folder": tmp_path / "run"}
+    train(losses(), max_steps=4, **how)
+    with pytest.raises(UserError, match=r"last\.ckpt: belongs to a run with other settings"):
+        train(losses(), max_steps=7, **how)
+    warm = {"optimizer": {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 2}}
+    train(losses(), max_steps=4, folder=tmp_path / "warm", **warm)
+    grown = train(losses(), max_steps=7, folder=tmp_path / "warm", **warm)
+    assert same(grown, train(losses(), max_steps=7, **warm))
+
+
 def test_a_run_that_went_on_says_all_its_seconds(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10**9, 100))
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: float(next(clock)))
@@ -145,6 +157,7 @@ def test_a_run_that_went_on_says_all_its_seconds(train: Any, tmp_path: Path, mon
         {"given": {"target": "an oil painting of {}"}},
         {"given": {"captions": ["a photo of {}"]}},
         {"given": {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]}},
+        {"optimizer": {"lr_scheduler": "linear"}},
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(train: Any, tmp_path: Path, change: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -139,6 +140,49 @@ def test_gradients_are_measured_whenever_they_are_due(train: Any) -> None:
     assert [int(row["step"]) for row in logged] == [1, 2, 3, 4, 6]
     measured = [int(row["step"]) for row in logged if row["cosine/reconstruction~prompt_alignment"]]
     assert measured == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("how", "factors"),
+    [
+        ({}, [1, 1, 1, 1, 1, 1]),
+        ({"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 4}, [0, 0.25, 0.5, 0.75, 1, 1]),
+        ({"lr_scheduler": "linear"}, [6 / 6, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        ({"lr_scheduler": "linear", "lr_warmup_steps": 2}, [0, 0.5, 1, 0.75, 0.5, 0.25]),
+        ({"lr_scheduler": "cosine"}, [(1 + math.cos(math.pi * n / 6)) / 2 for n in range(6)]),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_rates_move_as_asked(
+    train: Any, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], factors: list[float], accumulate: int
+) -> None:
+    """Those the optimizer steps with, counted in optimizer steps; the log holds the same ones."""
+    used: list[list[float]] = []
+    real = torch.optim.AdamW.step
+
+    def step(self: Any, **how: Any) -> Any:
+        used.append([group["lr"] for group in self.param_groups])
+        return real(self, **how)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    logged = rows(train(token_lr=0.5, lr=1e-3, accumulate=accumulate, optimizer=how))
+    assert used == [pytest.approx([0.5 * factor, 1e-3 * factor]) for factor in factors]
+    assert [[float(row["lr/tokens"]), float(row["lr/edits"])] for row in logged] == used
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ({"lr_scheduler": "cosinus"}, r"optimizer\.lr_scheduler=cosinus: must be one of constant, constant_"),
+        ({"lr_warmup_steps": -1}, r"optimizer\.lr_warmup_steps=-1: must be at least 0"),
+        ({"lr_warmup_steps": 3}, r"lr_warmup_steps=3: constant knows no warm-up; give optimizer\.lr_sch"),
+        ({"lr_scheduler": "constant_with_warmup"}, r"constant_with_warmup: give optimizer\.lr_warmup_steps"),
+        ({"lr_scheduler": "linear", "lr_warmup_steps": 6}, r"never be reached in trainer\.max_steps=6"),
+    ],
+)
+def test_schedules_that_mean_nothing_are_refused(train: Any, how: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        train(optimizer=how)
 
 
 def test_words_have_their_own_rate_and_never_decay(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
