@@ -40,10 +40,18 @@ def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int 
                 DASHES[siblings.index(name) % len(DASHES)], resamples, seed,
             )  # fmt: skip
         plane.set_title(label_of(metric), loc="left", fontsize=12, weight="bold")
+        _stay_below_one(plane, rows[metric])
         _label_steps(plane)
     handles, labels = planes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, max(1, len(labels))), frameon=False)
     return figure
+
+
+def _stay_below_one(plane: Plane, values: pd.Series) -> None:
+    """An axis of shares and cosines does not go on beyond 1 where nothing lies there."""
+    low, high = plane.get_ylim()
+    if high > 1 and values.max() <= 1 and values.min() >= 0:
+        plane.set_ylim(low, 1 + 0.03 * (1 - low))
 
 
 def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:

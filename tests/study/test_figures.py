@@ -162,6 +162,13 @@ def test_exposure_draws_a_line_per_series_and_metric(study: list[Result]) -> Non
         assert len({line.get_linestyle() for line in plane.lines}) == 2
 
 
+@pytest.mark.parametrize(("value", "beyond"), [(1.0, False), (0.999, False), (1.2, True)])
+def test_an_axis_of_shares_ends_at_one(study: list[Result], value: float, beyond: bool) -> None:
+    rows = observations(study).assign(elements=value)
+    top = exposure_figure(rows, ["elements"], resamples=20).axes[0].get_ylim()[1]
+    assert top > 1.05 if beyond else value < top < 1.01
+
+
 def test_training_curves_are_sorted_by_what_they_are() -> None:
     kinds = {
         "reconstruction/value": "loss",
