@@ -311,6 +311,25 @@ def knobs() -> str:
     return markdown(("guidance", "adapter scale", *PLANE, "elements found"), rows, words=0)
 
 
+def scaled() -> str:
+    """The adapter's scale as a way of its own through the plane, from 1 down to .4 after the last step, beside the ways
+    over steps."""
+    usual, rows = Where(seeds=(0,)), []
+    drawn = {scale: rows_of(("TI + DB",), replace(usual, strength=scale)) for scale in (0.4, 0.6, 0.8, 1.0)}
+    # Hundredths of the scale stand where a way over steps has its steps.
+    way = [rows[rows["step"] == 350].assign(step=round(100 * scale)) for scale, rows in drawn.items()]
+    frame = pd.concat([rows_of(("TI + DB", "PALP"), usual), pd.concat(way).assign(series="TI + DB scaled")])
+    frame = frame.assign(knobs=[()] * len(frame))
+    measured = frame["concept"].isin(set.intersection(*(set(rows["concept"]) for rows in drawn.values())))
+    for challenger, baseline in (("TI + DB scaled", "TI + DB"), ("PALP", "TI + DB scaled")):
+        one, worn = (
+            compare_at_equal(frame[measured], baseline, challenger, metric, IDENTITY) for metric in (TEXT, WORN)
+        )
+        cells = [cell for found in (one, worn) for cell in (difference(found), chance(found))]
+        rows.append([f"{challenger} minus {baseline}", *cells, str(one.pairs if one else 0)])
+    return markdown(("at equal identity", "text alignment", "p", "accessory in its colour", "p", "pairs there"), rows)
+
+
 def guidance() -> str:
     """Part g beside the parts it draws again: the means at guidance 3, and how far they are from those at 7.5."""
     metrics, rows = (TEXT, IDENTITY), []
@@ -535,6 +554,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "j": lambda: trained_otherwise(".0003"),
     "knobs": knobs,
     "guidance": guidance,
+    "scaled": scaled,
     "worn": worn,
     "transfer": lambda: pairs(Where(prompts=None, other=True), LEVEL, *OF_THE_TERM),
     "order": lambda: pairs(
