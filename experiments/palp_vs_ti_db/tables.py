@@ -488,6 +488,8 @@ def exposure() -> str:
     for arm, shots, steps in (
         ("TI + DB", 1, (10, 100, 200, 350, 500)),
         ("TI + DB", 3, (10, 100, 200, 350, 500)),
+        ("DreamBooth", 1, (10, 100, 200, 350, 500)),
+        ("DreamBooth", 3, (10, 100, 200, 350, 500)),
         ("DreamBooth, .0001", 3, (10, 350, 500)),
     ):
         where = replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, 4))
@@ -497,6 +499,19 @@ def exposure() -> str:
         frame = frame[(frame["name"] == rival) & frame["concept"].isin(FIRST)]
         rows.append([name, "", "", *(bare(float(frame[METRICS[head]].mean()), 2) for head in heads)])
     return markdown(("method", "photos", "step", *heads), rows)
+
+
+def level_0() -> str:
+    """Part 0's methods at equal identity, along 500 steps."""
+    rows = []
+    for shots in (1, 3):
+        where = replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, 4))
+        frame = rows_of(("TI + DB", "DreamBooth"), where)
+        one, worn = (compare_at_equal(frame, "TI + DB", "DreamBooth", metric, IDENTITY) for metric in (TEXT, WORN))
+        cells = [cell for found in (one, worn) for cell in (difference(found), chance(found))]
+        rows.append([str(shots), *cells, str(one.pairs if one else 0)])
+    heads = ("photos", "text at equal identity", "p", "accessory at equal identity", "p", "pairs there")
+    return markdown(heads, rows)
 
 
 def gradients() -> str:
@@ -572,6 +587,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "b": ablations,
     "c": dial,
     "0": exposure,
+    "level_0": level_0,
 }
 
 
