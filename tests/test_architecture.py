@@ -16,6 +16,7 @@ LONGEST = 300
 
 FLOOR = {
     "types": 0,
+    "layouts": 0,
     "diffusion": 1,
     "metrics": 1,
     "study": 1,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.formats.low_rank import KOHYA, METADATA, LowRank, Updates, peft_alpha, refuse_strangers
-from palp_lab.formats.names import flat, ldm_paths, with_text_model, without_text_model
+from palp_lab.formats.names import flat, ldm_paths
+from palp_lab.layouts import with_text_model, without_text_model
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:

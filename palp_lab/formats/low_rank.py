@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from palp_lab.formats.names import flat, with_text_model
+from palp_lab.formats.names import flat
+from palp_lab.layouts import with_text_model
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:

@@ -64,14 +64,3 @@ def ldm_paths(paths: Iterable[str], layers: int) -> dict[str, str]:
 def flat(prefix: str, path: str) -> str:
     """kohya's spelling: one word, dots as underscores, e.g. lora_unet_mid_block_attentions_0_proj_in."""
     return f"{prefix}_{path.replace('.', '_')}"
-
-
-def with_text_model(path: str) -> str:
-    """A layer of a CLIP text encoder with the level `text_model.`, which other tools' files have whatever the version
-    of transformers."""
-    return path if path.startswith(("text_model.", "text_projection")) else f"text_model.{path}"
-
-
-def without_text_model(path: str) -> str:
-    """The same without it."""
-    return path.removeprefix("text_model.")

@@ -10,6 +10,7 @@ from palp_lab.formats import custom_diffusion_files as custom_diffusion
 from palp_lab.formats.embedding_files import by_site_names, to_embedding
 from palp_lab.formats.low_rank import SD1, SD2, SDXL, Updates, cast, from_peft, to_diffusers, to_kohya, to_peft
 from palp_lab.formats.names import ldm_paths
+from palp_lab.layouts import name_customarily
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,6 +141,7 @@ class Learned:
         text = {part: _copies(weights) for part, weights in edits.merged_text().items()}
         self.adapter.detach()
         stock_pipeline(self.model, merged, self.loadable_words, text).save_pretrained(folder / PIPELINE)
+        name_customarily(folder / PIPELINE)
         return PIPELINE
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from palp_lab.layouts import LEVEL
 from palp_lab.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -121,13 +122,24 @@ class Folder(AbstractParts):
             more["torch_dtype" if library == "diffusers" else "dtype"] = dtype
             if self.variant:
                 more["variant"] = self.variant
+        weighty = part.startswith(WEIGHTY)
+        if weighty:
+            more["output_loading_info"] = True
         try:
             loaded = loader.from_pretrained(self.path, subfolder=part, revision=self.revision, **more)
         except Exception as error:
             if (advice := self._other_variant(part, str(error))) is not None:
                 raise UserError(advice) from error
             raise UserError(_advice(f"model.path={self.path} ({part})", self.path, error)) from error
-        return loaded
+        if not weighty:
+            return loaded
+        model, found = loaded
+        if lost := sorted(found["missing_keys"]):
+            raise UserError(
+                f"model.path={self.path} ({part}): its weights lack {lost[0]} ({len(lost)} such), which would stay "
+                "random; give a folder with all of them, in names that this version of transformers and diffusers reads"
+            )
+        return model
 
     def _other_variant(self, part: str, told: str) -> str | None:
         """What to say where a part's weights are there under the names of another variant, by what is on this disk or
@@ -270,7 +282,7 @@ def fingerprint(parts: Sequence[nn.Module], config: Mapping[str, Any], *tokenize
     for part in parts:
         state = part.state_dict()
         # A level that transformers' CLIPTextModel has in some versions and not in others says nothing.
-        level = "text_model." if all(name.startswith("text_model.") for name in state) else ""
+        level = LEVEL if all(name.startswith(LEVEL) for name in state) else ""
         for name, tensor in sorted((name.removeprefix(level), tensor) for name, tensor in state.items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             if tensor.device.type != "meta":

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, StableDiffusion3Pipeline, StableDiffusionPi
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch import nn
 
+from palp_lab.layouts import name_customarily
 from palp_lab.tinyworld.pretrain_flow import build_flow_scheduler, build_flow_task
 from palp_lab.tinyworld.pretrain_flow_unet import build_flow_unet_scheduler, build_flow_unet_task
 from palp_lab.tinyworld.pretrain_loop import load_averaged
@@ -59,3 +60,4 @@ def save_flow(pipeline: Any, target: Path) -> None:
     for path in target.glob("text_encoder*/config.json"):
         config = {**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    name_customarily(target)

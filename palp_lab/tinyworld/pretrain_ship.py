@@ -9,6 +9,7 @@ from typing import Any
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from palp_lab.layouts import name_customarily
 from palp_lab.metrics.reader import SIDE, ElementReader
 from palp_lab.tinyworld.factors import WORLD_VERSION
 from palp_lab.tinyworld.pretrain_card import card
@@ -114,6 +115,7 @@ def save_pipeline(pipeline: StableDiffusionPipeline, target: Path) -> None:
         pipeline.save_pretrained(target)
     finally:
         pipeline.unet, pipeline.vae = unet.float(), vae.float()
+    name_customarily(target)
     forget_origin(target)
 
 

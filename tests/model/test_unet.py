@@ -199,6 +199,21 @@ def test_damaged_folders_name_the_part(micro_path: Path, tmp_path: Path) -> None
     assert "damaged" in refused(folder, tmp_path)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_are_not_there_are_named(micro_path: Path, tmp_path: Path, part: str) -> None:
+    """The libraries would leave them at random values, or at none."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(micro_path, tmp_path)
+    file = next((folder / part).glob("*.safetensors"))
+    state = load_file(file)
+    lost = next(name for name in sorted(state) if name.endswith("bias"))
+    state.pop(lost)
+    save_file(state, file, {"format": "pt"})
+    said = refused(folder, tmp_path)
+    assert f"({part}): its weights lack " in said and lost.removeprefix("text_model.") in said and "(1 such)" in said
+
+
 def test_other_families_and_predictions_are_refused(micro_path: Path, tmp_path: Path) -> None:
     folder = copied(micro_path, tmp_path)
     index, config = folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"
