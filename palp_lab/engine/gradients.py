@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from palp_lab.diffusion.path import widest
 
+Gradients = dict[str, list[Tensor | None]]
+"""By loss: a tensor per parameter, None where the loss does not reach it."""
+
 
 def at_prediction(value: Tensor, outputs: Sequence[Tensor]) -> float:
     """Norm of a loss's gradient at the network's outputs: free, for it does not enter the network. 0 for a loss that
@@ -22,16 +25,25 @@ def at_prediction(value: Tensor, outputs: Sequence[Tensor]) -> float:
     return float(torch.stack([g.float().square().sum() for g in found]).sum().sqrt()) if found else 0.0
 
 
-def between_losses(
-    values: Mapping[str, Tensor], weights: Mapping[str, float], parameters: Sequence[nn.Parameter]
-) -> dict[str, float]:
-    """Norm of each weighted loss's gradient at the parameters, and the cosine of each pair. One backward pass each."""
-    gradients: dict[str, Sequence[Tensor | None]] = {}
-    for name, value in values.items():
-        if value.requires_grad:
-            gradients[name] = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+def by_loss(values: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> Gradients:
+    """The gradient of each loss that has one at the parameters. One backward pass each."""
+    return {
+        name: list(torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True))
+        for name, value in values.items()
+        if value.requires_grad
+    }
+
+
+def add(so_far: Gradients, more: Gradients) -> Gradients:
+    """The sum of two micro-batches' gradients."""
+    return {name: [_sum(x, y) for x, y in zip(so_far[name], found, strict=True)] for name, found in more.items()}
+
+
+def between_losses(gradients: Gradients, weights: Mapping[str, float], micros: int = 1) -> dict[str, float]:
+    """Norm of each weighted loss's gradient, and the cosine of each pair; `gradients` is the sum over so many
+    micro-batches."""
     norms = {name: _dot(g, g) ** 0.5 for name, g in gradients.items()}
-    row = {f"{name}/gradient": abs(weights[name]) * norm for name, norm in norms.items()}
+    row = {f"{name}/gradient": abs(weights[name]) * norm / micros for name, norm in norms.items()}
     for a, b in combinations(gradients, 2):
         product = norms[a] * norms[b]
         row[f"cosine/{a}~{b}"] = _dot(gradients[a], gradients[b]) / product if product else 0.0
@@ -42,6 +54,10 @@ def total_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Norm of all gradients that are there."""
     squares = [p.grad.float().square().sum() for p in parameters if p.grad is not None]
     return torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> float:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from palp_lab.adapter import Adapter
 from palp_lab.engine.feed import Draw, Feed
-from palp_lab.engine.gradients import at_prediction, between_losses, total_norm
+from palp_lab.engine.gradients import Gradients, add, at_prediction, between_losses, by_loss, total_norm
 from palp_lab.engine.optimizer import adamw, rates, schedule
-from palp_lab.engine.ranks import is_norm, mean_over, not_finite
+from palp_lab.engine.ranks import is_norm, mean_over, not_finite, sum_over
 from palp_lab.engine.settings import RunSettings
 from palp_lab.engine.signature import signature
 from palp_lab.engine.stages import Stages
@@ -62,6 +62,7 @@ class Personalizer(lightning.LightningModule):
         """What a checkpoint may be continued under."""
         self._seen: set[str] = set()
         self._waited: dict[str, int] = {}
+        self._pulls: Gradients = {}
         self._check_stages()
 
     @property
@@ -186,9 +187,14 @@ class Personalizer(lightning.LightningModule):
             before = self.row.get(key, 0.0)
             # Rows of another micro-batch are other coordinates of the gradient at the prediction.
             self.row[key] = math.hypot(before, number / accumulate) if is_norm(key) else before + number / accumulate
-        if batch_idx % accumulate == 0 and self._measures(step):
-            weights = {name: loss.weight for name, loss in self.losses.items()}
-            self.row |= between_losses(values, weights, [p for p in self.trained if p.requires_grad])
+        if self._measures(step):
+            found = by_loss(values, [p for p in self.trained if p.requires_grad])
+            self._pulls = add(self._pulls, found) if batch_idx % accumulate else found
+            if (batch_idx + 1) % accumulate == 0:
+                weights = {name: loss.weight for name, loss in self.losses.items()}
+                processes = self.trainer.world_size
+                whole, self._pulls = sum_over(self._pulls, processes), {}
+                self.row |= between_losses(whole, weights, accumulate * processes)
 
     def _measures(self, step: int) -> bool:
         """Whether parameter gradients are due at a step; it then has a row of the log in any case."""

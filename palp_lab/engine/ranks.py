@@ -9,6 +9,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from palp_lab.engine.gradients import Gradients
+
 WRONG = (0.0, math.inf, -math.inf, math.nan)
 
 
@@ -38,3 +40,12 @@ def mean_over(row: Mapping[str, float], processes: int, device: torch.device) ->
     torch.distributed.all_reduce(numbers)
     sums = dict(zip(row, numbers.tolist(), strict=True))
     return {name: (total**0.5 if is_norm(name) else total) / processes for name, total in sums.items()}
+
+
+def sum_over(gradients: Gradients, processes: int) -> Gradients:
+    """The sum of the processes' gradients: each has seen its share of the rows, and the same losses reach the same
+    parameters in all of them."""
+    if processes > 1:
+        for tensor in (tensor for found in gradients.values() for tensor in found if tensor is not None):
+            torch.distributed.all_reduce(tensor)
+    return gradients

@@ -21,7 +21,7 @@ from palp_lab.losses.prompt_alignment import PromptAlignment
 from palp_lab.losses.reconstruction import Reconstruction
 from palp_lab.train import TrainingOutcome
 from palp_lab.types import UserError
-from tests.losses.toy import ToyDataset
+from tests.losses.toy import CONCEPT, ToyDataset, ToyModel
 
 PRIOR = torch.randint(0, 256, (5, 3, 2, 2), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
@@ -74,10 +74,11 @@ def test_a_loss_with_weight_changes_them(train: Any) -> None:
 def test_micro_batches_are_the_batch(train: Any) -> None:
     """Accumulation draws what one batch draws: 4 rows at once, 2 x 2, 4 x 1."""
     losses = {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment(weight=0.1, noise="fresh")}
-    whole = train(losses, batch_size=4)
-    told = ("loss", "reconstruction/value", "prompt_alignment/value", "prompt_alignment/at_prediction", "gradient")
+    whole = train(losses, batch_size=4, gradients_every=1)
+    told = ["loss", "reconstruction/value", "prompt_alignment/value", "prompt_alignment/at_prediction", "gradient"]
+    told += ["reconstruction/gradient", "prompt_alignment/gradient", "cosine/reconstruction~prompt_alignment"]
     for micros in (2, 4):
-        cut = train(losses, batch_size=4, accumulate=micros)
+        cut = train(losses, batch_size=4, accumulate=micros, gradients_every=1)
         assert apart(whole, cut) < 1e-9
         for name in told:
             wanted = [float(row[name]) for row in rows(whole)]
@@ -100,6 +101,21 @@ def test_the_prior_stream_leaves_the_subject_alone(train: Any) -> None:
         seen.append(rows(train(losses, given={"prior": PRIOR})))
     assert [row["reconstruction/value"] for row in seen[0]] == [row["reconstruction/value"] for row in seen[1]]
     assert [row["prior_preservation/value"] for row in seen[0]] != [row["prior_preservation/value"] for row in seen[1]]
+
+
+def test_class_pictures_train_under_the_class_word(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never under the subject's own words, which would teach the model that all of its class look like it."""
+    told: list[str] = []
+    real = ToyModel.encode_prompts
+
+    def encode(self: ToyModel, prompts: Any) -> Any:
+        told.extend(prompts)
+        return real(self, prompts)
+
+    monkeypatch.setattr(ToyModel, "encode_prompts", encode)
+    losses = {"reconstruction": Reconstruction(), "prior_preservation": PriorPreservation()}
+    train(losses, given={"prior": PRIOR})
+    assert set(told) == {f"a {CONCEPT.superclass}"}
 
 
 def test_the_log_says_what_each_loss_pulls(train: Any) -> None:
