@@ -110,5 +110,5 @@ def test_the_study_lists_its_cells(tmp_path: Path) -> None:
         capture_output=True, text=True, env=environment(), timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "30 cells, " in done.stdout
-    assert len([line for line in done.stdout.splitlines() if "  ti_db  " in line]) == 30
+    assert "90 cells, " in done.stdout, "three training seeds of each"
+    assert len([line for line in done.stdout.splitlines() if "  ti_db  " in line]) == 90

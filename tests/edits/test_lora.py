@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 
+from palp_lab.build import build
+from palp_lab.composition import compose
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.model.unet import UNetModel
 from palp_lab.types import UserError
@@ -23,6 +25,19 @@ def test_default_targets_are_the_projections_of_self_and_cross_attention(micro: 
     for site in micro.sites:
         for attention in (site.path, site.path.replace("attn2", "attn1")):
             assert {f"{attention}.{p}" for p in ("to_q", "to_k", "to_v", "to_out.0")} <= names
+
+
+def test_every_training_seed_has_a_start_of_its_own(micro: UNetModel) -> None:
+    """By the configuration: seeds that shared one would be counted as independent."""
+    starts = []
+    for seed in (0, 1, 0):
+        config = compose("run", "method=palp", "model=tiny", f"seed={seed}", "edits.rank=2")
+        edits = build(config.edits, "edits")
+        edits.attach(micro)
+        starts.append({name: p.detach().clone() for name, p in edits.parts() if "lora_A" in name})
+        edits.detach()
+    assert all(torch.equal(tensor, starts[2][name]) for name, tensor in starts[0].items())
+    assert not any(torch.equal(tensor, starts[1][name]) for name, tensor in starts[0].items())
 
 
 def test_the_recipes_rank_and_scale_are_palps(micro: UNetModel) -> None:
