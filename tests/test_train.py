@@ -103,6 +103,28 @@ def test_the_gallery_changes_nothing_that_trains(micro: UNetModel, tmp_path: Pat
     assert all(torch.equal(without[name], with_it[name]) for name in without)
 
 
+def test_a_sheet_that_was_being_drawn_when_the_run_was_killed_is_drawn(
+    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the last step too, after which nothing is left to train."""
+    only, how = {"reconstruction": Reconstruction()}, settings(gallery=2)
+    go(micro, tmp_path / "whole", only, how=how)
+    real = gallery.Gallery._keep
+    for step in (2, 4):
+
+        def killed(self: Any, trainer: Any, sheet: Image.Image, at: int, step: int = step) -> None:
+            if at == step:
+                raise KeyError("killed")
+            real(self, trainer, sheet, at)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyError, match="killed"):
+            patch.setattr(gallery.Gallery, "_keep", killed)
+            go(micro, tmp_path / "cut", only, how=how)
+    go(micro, tmp_path / "cut", only, how=how)
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / x / "gallery").iterdir()} for x in ("whole", "cut"))
+    assert sorted(one) == ["step_000002.png", "step_000004.png"] and one == two
+
+
 def test_the_gallery_is_no_part_of_the_trainings_time(
     micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

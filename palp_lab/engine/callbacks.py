@@ -77,7 +77,8 @@ class MovingAverage(Callback):
 class Checkpoints(Callback):
     """Resumable checkpoints every so many steps, adapters at the asked ones; each whole or not there. Final.
 
-    An adapter is written before the checkpoint of the same step, so that whoever resumes finds every earlier one.
+    An adapter is written before the checkpoint of the same step, so that whoever resumes finds every earlier one; the
+    row of the log and the sheet of pictures too, for this callback comes after theirs.
     """
 
     def __init__(

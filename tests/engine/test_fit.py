@@ -35,15 +35,25 @@ def losses() -> dict[str, Any]:
     return {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment(weight=0.1, noise="fresh")}
 
 
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = callbacks.StepLog.on_train_batch_end
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, place: str = "after StepLog") -> None:
+    """Ends the run at a step, before or after one of its callbacks ("within Checkpoints": between its two files)."""
+    when, name = place.split()
+    owner = getattr(callbacks, name)
+    what = "_save_checkpoint" if when == "within" else "on_train_batch_end"
+    real = getattr(owner, what)
 
     def end(self: Any, trainer: Any, *rest: Any) -> None:
-        real(self, trainer, *rest)
+        if when == "after":
+            real(self, trainer, *rest)
         if trainer.global_step == step:
             raise Killed
+        if when != "after":
+            real(self, trainer, *rest)
 
-    monkeypatch.setattr(callbacks.StepLog, "on_train_batch_end", end)
+    monkeypatch.setattr(owner, what, end)
+
+
+PLACES = ["before StepLog", "after StepLog", "within Checkpoints", "after Checkpoints"]
 
 
 @pytest.mark.parametrize(
@@ -54,18 +64,17 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         {"ema": 0.9},
         {"given": {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]}},
         {"variants": 0},
-        {"precision": "bf16"},
         {"optimizer": {"lr_scheduler": "cosine", "lr_warmup_steps": 2}, "accumulate": 2},
     ],
-    ids=["plain", "accumulated", "averaged", "staged", "fresh encodings", "bf16", "scheduled"],
+    ids=["plain", "accumulated", "averaged", "staged", "fresh encodings", "scheduled"],
 )
-@pytest.mark.parametrize("step", [3, 5])
+@pytest.mark.parametrize(("step", "place"), [(3, "after StepLog"), *((4, place) for place in PLACES)])
 def test_resumed_is_bit_for_bit_uninterrupted(
-    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], step: int
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], step: int, place: str
 ) -> None:
     whole = train(losses(), max_steps=7, **how)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(step, patch)
+        killed_at(step, patch, place)
         train(losses(), max_steps=7, folder=tmp_path / "cut", **how)
     resumed = train(losses(), max_steps=7, folder=tmp_path / "cut", **how)
     assert same(whole, resumed)
