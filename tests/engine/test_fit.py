@@ -82,6 +82,38 @@ def test_resumed_is_bit_for_bit_uninterrupted(
         assert list(csv.reader(one)) == list(csv.reader(two))
 
 
+@pytest.mark.parametrize("half", ["5", "5,0.1", "5,0.1,", ""], ids=["step", "field", "comma", "nothing"])
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_row_that_was_written_by_half_is_gone_from_the_log(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, half: str
+) -> None:
+    """Also where every whole row is kept."""
+    whole = train(losses(), max_steps=7)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(step, patch, "after Checkpoints")
+        train(losses(), max_steps=7, folder=tmp_path / "cut")
+    log = tmp_path / "cut/log.csv"
+    with log.open("a") as file:
+        file.write(half)
+    assert [row["step"] for row in callbacks.read_log(log)] == [str(n) for n in range(1, step + 1)]
+    assert train(losses(), max_steps=7, folder=tmp_path / "cut").log.read_bytes() == whole.log.read_bytes()
+
+
+@pytest.mark.parametrize("half", ["", "step,lo", "step,loss\r\n", "step,loss\r\n1,0."])
+def test_a_log_without_a_whole_row_begins_anew(train: Any, tmp_path: Path, half: str) -> None:
+    whole = train()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut/log.csv").write_bytes(half.encode())
+    assert train(folder=tmp_path / "cut").log.read_bytes() == whole.log.read_bytes()
+
+
+def test_a_line_of_the_log_that_has_other_fields_is_no_row(tmp_path: Path) -> None:
+    """Two rows in one line, a row that ends early, one without its end, and no number of a step."""
+    log = tmp_path / "log.csv"
+    log.write_bytes(b"step,loss\r\n1,0.5\r\n2,0.43,0.3\r\n4\r\nx,0.2\r\n5,0.1\r\n6,0.1")
+    assert callbacks.read_log(log) == [{"step": "1", "loss": "0.5"}, {"step": "5", "loss": "0.1"}]
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_average_is_that_of_the_weights_after_each_step(train: Any, accumulate: int) -> None:
     """The ramp (1 + n) / (10 + n) is that of diffusers' EMAModel."""
