@@ -138,11 +138,23 @@ def test_the_gallery_is_no_part_of_the_trainings_time(
     assert 0 < outcome.cost["seconds"] <= time.perf_counter() - began - 2 * 2 * 3 * 0.1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["accelerator", "cpu"],
+)
 def test_a_gallery_without_memory_is_left_out(
-    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    micro: UNetModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: RuntimeError,
 ) -> None:
     def full(*given: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(gallery, "draw", full)
     with caplog.at_level("WARNING", gallery.__name__):
@@ -150,6 +162,17 @@ def test_a_gallery_without_memory_is_left_out(
     assert outcome.last.is_file()
     assert not (tmp_path / "gallery").exists()
     assert len([record for record in caplog.records if record.name == gallery.__name__]) == 1
+
+
+def test_what_else_goes_wrong_in_the_gallery_is_not_taken_for_memory(
+    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> torch.Tensor:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(gallery, "draw", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        go(micro, tmp_path, {"reconstruction": Reconstruction()}, how=settings(gallery=1))
 
 
 def test_class_pictures_are_drawn_once_by_the_untrained_model(
