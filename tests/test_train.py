@@ -16,6 +16,7 @@ from PIL import Image
 
 from palp_lab.adapter import Adapter, read_adapter
 from palp_lab.dataset.concept import Concept
+from palp_lab.edits.base import AbstractEdits
 from palp_lab.edits.full import FullEdits
 from palp_lab.edits.key_value import KeyValueEdits
 from palp_lab.edits.lora import LoraEdits
@@ -91,6 +92,17 @@ def test_an_adapter_that_is_loaded_again_predicts_the_same(micro: UNetModel, tmp
     assert outcome.cost["adapter_bytes"] == outcome.last.stat().st_size
     assert outcome.cost["peak_memory"] > 1e6
     assert outcome.cost["seconds"] > 0
+
+
+@pytest.mark.parametrize("edits", [LoraEdits(rank=2, text_encoder=True), KeyValueEdits(), NoEdits()], ids=type)
+def test_what_is_trained_is_told_in_a_file(micro: UNetModel, tmp_path: Path, edits: AbstractEdits) -> None:
+    """A line for each tensor: its name in the adapter and its shape."""
+    go(micro, tmp_path, {"reconstruction": Reconstruction()}, edits=edits, how=settings(max_steps=1))
+    adapter = Adapter(micro, LearnedTokens(), edits, MicroDataset().concept())
+    told = (tmp_path / "trainable.txt").read_text().splitlines()
+    assert told == [f"{name} {list(parameter.shape)}" for name, parameter in adapter.parts()]
+    kept = read_adapter(tmp_path / "adapters/step_000001.safetensors")[0]
+    assert sorted(told) == sorted(f"{name} {list(tensor.shape)}" for name, tensor in kept.items())
 
 
 def test_the_gallery_changes_nothing_that_trains(micro: UNetModel, tmp_path: Path) -> None:
