@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from palp_lab.types import Latents, Pixels
 
 ALONE = 256
-"""Pixels a side from which on each picture is decoded by itself: all of a batch at once would take more memory than the
-denoiser does, to no speed worth it. Smaller ones gain from the batch."""
+"""Pixels a side from which on each picture is decoded by itself: a batch at once would take several times the memory of
+the denoiser's pass. Smaller ones are faster in a batch."""
 
 
 @torch.no_grad()
