@@ -16,6 +16,7 @@ from PIL import Image
 
 from palp_lab.adapter import Adapter, read_adapter
 from palp_lab.dataset.concept import Concept
+from palp_lab.edits.base import AbstractEdits
 from palp_lab.edits.full import FullEdits
 from palp_lab.edits.key_value import KeyValueEdits
 from palp_lab.edits.lora import LoraEdits
@@ -93,6 +94,17 @@ def test_an_adapter_that_is_loaded_again_predicts_the_same(micro: UNetModel, tmp
     assert outcome.cost["seconds"] > 0
 
 
+@pytest.mark.parametrize("edits", [LoraEdits(rank=2, text_encoder=True), KeyValueEdits(), NoEdits()], ids=type)
+def test_what_is_trained_is_told_in_a_file(micro: UNetModel, tmp_path: Path, edits: AbstractEdits) -> None:
+    """A line for each tensor: its name in the adapter and its shape."""
+    go(micro, tmp_path, {"reconstruction": Reconstruction()}, edits=edits, how=settings(max_steps=1))
+    adapter = Adapter(micro, LearnedTokens(), edits, MicroDataset().concept())
+    told = (tmp_path / "trainable.txt").read_text().splitlines()
+    assert told == [f"{name} {list(parameter.shape)}" for name, parameter in adapter.parts()]
+    kept = read_adapter(tmp_path / "adapters/step_000001.safetensors")[0]
+    assert sorted(told) == sorted(f"{name} {list(tensor.shape)}" for name, tensor in kept.items())
+
+
 def test_the_gallery_changes_nothing_that_trains(micro: UNetModel, tmp_path: Path) -> None:
     without = read_adapter(go(micro, tmp_path / "a").last)[0]
     shown = go(micro, tmp_path / "b", how=settings(gallery=2))
@@ -101,6 +113,28 @@ def test_the_gallery_changes_nothing_that_trains(micro: UNetModel, tmp_path: Pat
     assert sheet.shape == (2 * 32, 3 * 32, 3)
     with_it = read_adapter(shown.last)[0]
     assert all(torch.equal(without[name], with_it[name]) for name in without)
+
+
+def test_a_sheet_that_was_being_drawn_when_the_run_was_killed_is_drawn(
+    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the last step too, after which nothing is left to train."""
+    only, how = {"reconstruction": Reconstruction()}, settings(gallery=2)
+    go(micro, tmp_path / "whole", only, how=how)
+    real = gallery.Gallery._keep
+    for step in (2, 4):
+
+        def killed(self: Any, trainer: Any, sheet: Image.Image, at: int, step: int = step) -> None:
+            if at == step:
+                raise KeyError("killed")
+            real(self, trainer, sheet, at)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyError, match="killed"):
+            patch.setattr(gallery.Gallery, "_keep", killed)
+            go(micro, tmp_path / "cut", only, how=how)
+    go(micro, tmp_path / "cut", only, how=how)
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / x / "gallery").iterdir()} for x in ("whole", "cut"))
+    assert sorted(one) == ["step_000002.png", "step_000004.png"] and one == two
 
 
 def test_the_gallery_is_no_part_of_the_trainings_time(
@@ -116,11 +150,23 @@ def test_the_gallery_is_no_part_of_the_trainings_time(
     assert 0 < outcome.cost["seconds"] <= time.perf_counter() - began - 2 * 2 * 3 * 0.1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["accelerator", "cpu"],
+)
 def test_a_gallery_without_memory_is_left_out(
-    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    micro: UNetModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: RuntimeError,
 ) -> None:
     def full(*given: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(gallery, "draw", full)
     with caplog.at_level("WARNING", gallery.__name__):
@@ -128,6 +174,17 @@ def test_a_gallery_without_memory_is_left_out(
     assert outcome.last.is_file()
     assert not (tmp_path / "gallery").exists()
     assert len([record for record in caplog.records if record.name == gallery.__name__]) == 1
+
+
+def test_what_else_goes_wrong_in_the_gallery_is_not_taken_for_memory(
+    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> torch.Tensor:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(gallery, "draw", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        go(micro, tmp_path, {"reconstruction": Reconstruction()}, how=settings(gallery=1))
 
 
 def test_class_pictures_are_drawn_once_by_the_untrained_model(

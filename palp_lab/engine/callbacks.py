@@ -77,7 +77,8 @@ class MovingAverage(Callback):
 class Checkpoints(Callback):
     """Resumable checkpoints every so many steps, adapters at the asked ones; each whole or not there. Final.
 
-    An adapter is written before the checkpoint of the same step, so that whoever resumes finds every earlier one.
+    An adapter is written before the checkpoint of the same step, so that whoever resumes finds every earlier one; the
+    row of the log and the sheet of pictures too, for this callback comes after theirs.
     """
 
     def __init__(
@@ -143,7 +144,8 @@ class Checkpoints(Callback):
 class StepLog(Callback):
     """Rows of numbers in log.csv and in whatever loggers the trainer has, on one step axis. Final.
 
-    After a crash, rows beyond the checkpoint that was resumed from are dropped before new ones are added.
+    After a crash, rows beyond the checkpoint that was resumed from are dropped before new ones are added, and what was
+    written of a row by half.
     """
 
     def __init__(self, path: Path) -> None:
@@ -156,7 +158,7 @@ class StepLog(Callback):
         rows = read_log(self.path)
         kept = [row for row in rows if int(row["step"]) <= trainer.global_step]
         self.columns = list(rows[0]) if rows else []
-        if len(kept) != len(rows):
+        if self.path.is_file():
             self._write(kept)
 
     def on_train_batch_end(
@@ -184,11 +186,13 @@ class StepLog(Callback):
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """The rows of a log.csv; none where there is no file. A half-written last line is left out."""
+    """The rows of a log.csv; none where there is no file. A half-written last line is left out, and any line that has
+    fewer or more fields than the first."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row.get("step", "").isdigit() and None not in row.values()]
+        rows = list(csv.DictReader(line for line in file if line.endswith("\n")))
+    return [row for row in rows if row.get("step", "").isdigit() and None not in row and None not in row.values()]
 
 
 def forget_peak_memory(device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from palp_lab.engine.callbacks import stepped, write_whole
-from palp_lab.engine.pictures import draw
+from palp_lab.engine.pictures import draw, is_out_of_memory
 from palp_lab.engine.settings import GallerySettings
 from palp_lab.losses.base import personal_text
 from palp_lab.model import synchronize
@@ -49,7 +49,9 @@ class Gallery(Callback):
         began = time.perf_counter()
         try:
             sheet = self._sheet(module)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             logger.warning("gallery: no memory for a picture beside the training; none are drawn (trainer.gallery=0)")
             self.every = sys.maxsize
             return

@@ -11,6 +11,10 @@ from palp_lab.model.base import LatentDistribution
 if TYPE_CHECKING:
     from palp_lab.types import Latents, Pixels
 
+ALONE = 256
+"""Pixels a side from which on each picture is decoded by itself: a batch at once would take several times the memory of
+the denoiser's pass. Smaller ones are faster in a batch."""
+
 
 @torch.no_grad()
 def encode_pixels(autoencoder: Any, pixels: Pixels) -> LatentDistribution:
@@ -31,9 +35,12 @@ def encode_pixels(autoencoder: Any, pixels: Pixels) -> LatentDistribution:
 
 @torch.no_grad()
 def decode_latents(autoencoder: Any, latents: Latents) -> Pixels:
-    """Pictures in [-1, 1] of scaled latents."""
+    """Pictures in [-1, 1] of scaled latents; large ones one at a time."""
     latents = latents / autoencoder.config.scaling_factor + shift_of(autoencoder)
-    return autoencoder.decode(latents.to(autoencoder.device, autoencoder.dtype)).sample.float().clamp(-1, 1)
+    latents = latents.to(autoencoder.device, autoencoder.dtype)
+    alone = max(latents.shape[-2:]) * downscale(autoencoder) >= ALONE
+    parts = latents.split(1) if alone else [latents]
+    return torch.cat([autoencoder.decode(part).sample.float().clamp(-1, 1) for part in parts])
 
 
 def shift_of(autoencoder: Any) -> float:

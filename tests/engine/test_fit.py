@@ -35,15 +35,25 @@ def losses() -> dict[str, Any]:
     return {"reconstruction": Reconstruction(), "prompt_alignment": PromptAlignment(weight=0.1, noise="fresh")}
 
 
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = callbacks.StepLog.on_train_batch_end
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, place: str = "after StepLog") -> None:
+    """Ends the run at a step, before or after one of its callbacks ("within Checkpoints": between its two files)."""
+    when, name = place.split()
+    owner = getattr(callbacks, name)
+    what = "_save_checkpoint" if when == "within" else "on_train_batch_end"
+    real = getattr(owner, what)
 
     def end(self: Any, trainer: Any, *rest: Any) -> None:
-        real(self, trainer, *rest)
+        if when == "after":
+            real(self, trainer, *rest)
         if trainer.global_step == step:
             raise Killed
+        if when != "after":
+            real(self, trainer, *rest)
 
-    monkeypatch.setattr(callbacks.StepLog, "on_train_batch_end", end)
+    monkeypatch.setattr(owner, what, end)
+
+
+PLACES = ["before StepLog", "after StepLog", "within Checkpoints", "after Checkpoints"]
 
 
 @pytest.mark.parametrize(
@@ -54,23 +64,54 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         {"ema": 0.9},
         {"given": {"stages": [{"trains": "tokens", "until": 3}, {"trains": "edits"}]}},
         {"variants": 0},
-        {"precision": "bf16"},
         {"optimizer": {"lr_scheduler": "cosine", "lr_warmup_steps": 2}, "accumulate": 2},
     ],
-    ids=["plain", "accumulated", "averaged", "staged", "fresh encodings", "bf16", "scheduled"],
+    ids=["plain", "accumulated", "averaged", "staged", "fresh encodings", "scheduled"],
 )
-@pytest.mark.parametrize("step", [3, 5])
+@pytest.mark.parametrize(("step", "place"), [(3, "after StepLog"), *((4, place) for place in PLACES)])
 def test_resumed_is_bit_for_bit_uninterrupted(
-    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], step: int
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], step: int, place: str
 ) -> None:
     whole = train(losses(), max_steps=7, **how)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(step, patch)
+        killed_at(step, patch, place)
         train(losses(), max_steps=7, folder=tmp_path / "cut", **how)
     resumed = train(losses(), max_steps=7, folder=tmp_path / "cut", **how)
     assert same(whole, resumed)
     with whole.log.open() as one, resumed.log.open() as two:
         assert list(csv.reader(one)) == list(csv.reader(two))
+
+
+@pytest.mark.parametrize("half", ["5", "5,0.1", "5,0.1,", ""], ids=["step", "field", "comma", "nothing"])
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_row_that_was_written_by_half_is_gone_from_the_log(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, half: str
+) -> None:
+    """Also where every whole row is kept."""
+    whole = train(losses(), max_steps=7)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(step, patch, "after Checkpoints")
+        train(losses(), max_steps=7, folder=tmp_path / "cut")
+    log = tmp_path / "cut/log.csv"
+    with log.open("a") as file:
+        file.write(half)
+    assert [row["step"] for row in callbacks.read_log(log)] == [str(n) for n in range(1, step + 1)]
+    assert train(losses(), max_steps=7, folder=tmp_path / "cut").log.read_bytes() == whole.log.read_bytes()
+
+
+@pytest.mark.parametrize("half", ["", "step,lo", "step,loss\r\n", "step,loss\r\n1,0."])
+def test_a_log_without_a_whole_row_begins_anew(train: Any, tmp_path: Path, half: str) -> None:
+    whole = train()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut/log.csv").write_bytes(half.encode())
+    assert train(folder=tmp_path / "cut").log.read_bytes() == whole.log.read_bytes()
+
+
+def test_a_line_of_the_log_that_has_other_fields_is_no_row(tmp_path: Path) -> None:
+    """Two rows in one line, a row that ends early, one without its end, and no number of a step."""
+    log = tmp_path / "log.csv"
+    log.write_bytes(b"step,loss\r\n1,0.5\r\n2,0.43,0.3\r\n4\r\nx,0.2\r\n5,0.1\r\n6,0.1")
+    assert callbacks.read_log(log) == [{"step": "1", "loss": "0.5"}, {"step": "5", "loss": "0.1"}]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from palp_lab.diffusion.path import RectifiedFlow
+from palp_lab.engine.footprint import Counting
 from palp_lab.model import open_model
 from palp_lab.model.folder import fingerprint, resolve
 from palp_lab.model.pipeline import stock_pipeline
@@ -39,6 +40,31 @@ def test_pictures_there_and_back(micro: UNetModel) -> None:
     out = micro.decode_image(latents.mean)
     torch.testing.assert_close(out, micro.autoencoder.decode(latents.mean / factor).sample.clamp(-1, 1))
     assert not out.requires_grad and out.abs().max() <= 1
+
+
+@pytest.mark.parametrize(("side", "rows"), [(63, [3]), (64, [1, 1, 1])])
+def test_large_pictures_are_decoded_one_at_a_time(
+    micro: UNetModel, monkeypatch: pytest.MonkeyPatch, side: int, rows: list[int]
+) -> None:
+    """From 256 px on; a picture is then the same bits whatever lies beside it."""
+    latents = torch.randn(3, 4, side, side, generator=torch.Generator().manual_seed(0))
+    decode, seen = micro.autoencoder.decode, []
+    monkeypatch.setattr(micro.autoencoder, "decode", lambda part: seen.append(len(part)) or decode(part))
+    pixels = micro.decode_image(latents)
+    assert seen == rows and pixels.shape == (3, 3, 4 * side, 4 * side)
+    one_by_one = torch.cat([micro.decode_image(latent[None]) for latent in latents])
+    torch.testing.assert_close(pixels, one_by_one, rtol=0, atol=1e-4)
+    assert len(rows) == 1 or torch.equal(pixels, one_by_one)
+
+
+def test_decoding_large_pictures_takes_the_memory_of_one(micro: UNetModel) -> None:
+    """But for the pictures themselves."""
+    peaks = {}
+    for rows in (1, 8):
+        with Counting(shapes_only=True) as count:
+            micro.decode_image(count.zeros(rows, 4, 64, 64, device=micro.device))
+        peaks[rows] = count.peak
+    assert peaks[8] < 2.5 * peaks[1]
 
 
 def test_latent_draws_follow_the_generator(micro: UNetModel) -> None:
