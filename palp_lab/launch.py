@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import json
 import logging
 import os
@@ -12,12 +11,12 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palp_lab.build import allowed, check_aliases
+from palp_lab.build import check_aliases
 from palp_lab.cli_errors import explain, first_line, nearest
 from palp_lab.composition import (
     conf_folder,
@@ -27,7 +26,6 @@ from palp_lab.composition import (
     refuse_hidden,
     register_resolvers,
     say_untuned,
-    version_options,
 )
 from palp_lab.study.sweeps import Job, begin
 from palp_lab.types import UserError
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
 
 STATUS = "status.json"
 """Left in every job's folder: running, done or failed. A job that is still running when its sweep is over was lost."""
-
-HYDRAS_OWN = ("hydra.*", "hydra_plugins.*", "logging.*")
-"""What Hydra's own configuration names: launchers, sweepers, log handlers."""
 
 FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve"}
 
@@ -56,6 +51,7 @@ def launch(verb: str, arguments: list[str]) -> int:
     import hydra
     from hydra.errors import ConfigCompositionException
 
+    from palp_lab.trusted import hydra_options, trusted_hydra
     from palp_lab.verdict import finish
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would have printed
@@ -71,7 +67,8 @@ def launch(verb: str, arguments: list[str]) -> int:
         sys.argv = [before[0], *flags, *words]
         while True:
             try:
-                program(task)()
+                with trusted_hydra():
+                    program(task)()
                 break
             except ConfigCompositionException as error:
                 if not (left := left_to_cells(error, words) if {"-m", "--multirun"} & set(flags) else None):
@@ -132,14 +129,6 @@ def left_to_cells(error: Exception, words: list[str]) -> list[str] | None:
         return None
     key, _, value = line.partition("=")
     return [f"{key}=choice({value}{ONE_CHOICE}" if word == line else word for word in words]
-
-
-def hydra_options(entry: Callable[..., Any]) -> dict[str, Any]:
-    """What each line of Hydra wants to be told: 1.3 the behaviour to keep, 1.4 what a configuration may run."""
-    options = version_options(entry)
-    if "execution_whitelist" in inspect.signature(entry).parameters:
-        options["execution_whitelist"] = [*(f"{prefix}*" for prefix in allowed()), *HYDRAS_OWN]
-    return options
 
 
 def complain(line: str, status: int) -> int:
