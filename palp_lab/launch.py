@@ -29,6 +29,7 @@ from palp_lab.composition import (
 )
 from palp_lab.study.sweeps import Job, begin
 from palp_lab.types import UserError
+from palp_lab.workers import own_device
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -180,23 +181,6 @@ def keys_of_study(folders: Iterable[str], study: str | None) -> tuple[str, ...]:
     node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     assert isinstance(node, dict)
     return tuple(key for part in PARTS if part in node for key in leaves(node[part], part))
-
-
-PINNED = "PALP_LAB_DEVICE"
-
-
-def own_device(number: int) -> None:
-    """Gives a worker process that nobody has placed one CUDA device for all its jobs, in turn by its first job's
-    number: joblib would put every worker on the first. What `CUDA_VISIBLE_DEVICES` leaves out stays out."""
-    if PINNED in os.environ:
-        return
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is None:
-        import torch
-
-        told = ",".join(map(str, range(torch.cuda.device_count())))
-    if len(devices := told.split(",")) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[PINNED] = devices[number % len(devices)]
 
 
 def attempt(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shlex
 import subprocess
@@ -18,7 +17,7 @@ from palp_lab import cli_help, doctor
 from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
 from palp_lab.composition import cell_label, compose, conf_folder, say_untuned
-from palp_lab.launch import PINNED, keys_of_study, own_device
+from palp_lab.launch import keys_of_study
 from palp_lab.study.sweeps import Job, current
 from palp_lab.types import UserError
 from palp_lab.verdict import failures
@@ -494,21 +493,6 @@ def test_several_targets_are_not_passed_over(verb: str, output: Path, capsys: py
 def test_another_word_for_a_loss_leads_to_its_keys(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "losses=[reconstruction,sds]", "losses.sds.weight=0.5"]) == 2
     assert "write losses.prompt_alignment.weight" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("told", "number", "device"), [(None, 5, "2"), ("4,6", 3, "6"), ("7", 1, None), ("", 1, None)])
-def test_a_worker_takes_one_device_for_all_its_jobs(
-    monkeypatch: pytest.MonkeyPatch, told: str | None, number: int, device: str | None
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    monkeypatch.setenv(PINNED, "x")
-    monkeypatch.delenv(PINNED)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told or "")
-    if told is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    for job in (number, number + 1):
-        own_device(job)
-        assert os.environ.get("CUDA_VISIBLE_DEVICES") == (told if device is None else device)
 
 
 def test_what_a_study_sets_of_parts_is_what_its_cells_are_filed_under(tmp_path: Path) -> None:
