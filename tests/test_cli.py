@@ -18,7 +18,7 @@ from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
 from palp_lab.composition import cell_label, compose, conf_folder, say_untuned
 from palp_lab.launch import keys_of_study
-from palp_lab.study.sweeps import Job, current
+from palp_lab.study.sweeps import Job, current, leave_cells
 from palp_lab.types import UserError
 from palp_lab.verdict import failures
 
@@ -202,6 +202,34 @@ def test_a_sweep_outlives_a_failing_cell_names_it_and_fails(
     assert "  seed=1: ValueError: odd" in said
     states = sorted(json.loads(p.read_text())["state"] for p in output.glob("logs/doctor/*/*/*/status.json"))
     assert states == ["done", "done", "failed"]
+
+
+def test_what_an_earlier_sweep_left_in_the_folder_is_not_counted(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[list[str]] = []
+
+    def sometimes(config: object) -> None:
+        if config.seed == broken:  # type: ignore[attr-defined]
+            raise ValueError("odd")
+        leave_cells([{"run": f"seed {config.seed}"}])  # type: ignore[attr-defined]
+
+    def close(config: object, cells: list[dict[str, str]], command: str) -> None:
+        closed.append([cell["run"] for cell in cells])
+
+    monkeypatch.setattr(doctor, "doctor", sometimes)
+    monkeypatch.setattr(doctor, "end_sweep", close, raising=False)
+    same = ["doctor", "-m", f"hydra.sweep.dir={output / 'sweep'}"]
+    broken = 1
+    assert main([*same, "seed=0,1,2"]) == 1
+    assert "1 of 3 cells failed" in capsys.readouterr().err
+    assert main([*same, "seed=3"]) == 0
+    assert "failed" not in capsys.readouterr().err
+    broken = 4
+    assert main([*same, "seed=0,4"]) == 1, "the first of them lies where that of the first sweep did"
+    assert "1 of 2 cells failed" in capsys.readouterr().err
+    assert closed == [["seed 0", "seed 2"], ["seed 3"], ["seed 0"]]
+    assert list(output.glob("sweep/*/cells.json")), "nothing of theirs is taken away"
 
 
 def test_a_good_sweep_ends_with_zero(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
