@@ -16,7 +16,7 @@ import yaml
 from palp_lab import cli_help, doctor
 from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
-from palp_lab.composition import cell_label, compose, conf_folder, say_untuned
+from palp_lab.composition import cell_label, compose, conf_folder, constants, say_untuned
 from palp_lab.launch import keys_of_study
 from palp_lab.study.sweeps import Job, current, leave_cells
 from palp_lab.types import UserError
@@ -487,6 +487,30 @@ def test_cell_label_is_a_short_folder_name() -> None:
     label = cell_label(0, ['target="a sketch of {} in Paris/Rome"' * 5])
     assert len(label) <= 80
     assert not set(label) & set('/{}" ')
+
+
+def test_cell_label_shows_each_value_that_differs() -> None:
+    sentences = [f'target="a sketch of a {{}} in the snow, {place}, as seen by a bird"' for place in ("Paris", "Rome")]
+    cells = [["method=palp", sentence, f"seed={seed}", "+a.b=c"] for sentence in sentences for seed in (0, 1)]
+    assert constants(cells) == ["method", "a.b"]
+    assert (
+        cell_label(1, cells[1], constants(cells)) == "1_-a-sketch-of-a----in-the-snow--Paris--as-seen-by-a-bird-_seed=1"
+    )
+    label = cell_label(1, [*cells[1], sentences[1]])
+    assert "seed=1" in label and label.count("sketch") == 2 and len(label) <= 80
+    assert constants(cells[:1]) == constants([["seed=0"], ["seed=0"]]) == []
+
+
+@pytest.mark.parametrize("sweeper", ["palp", "basic"])
+def test_folders_of_a_sweep_say_what_differs(output: Path, monkeypatch: pytest.MonkeyPatch, sweeper: str) -> None:
+    """Long values that all cells share left no room for those that tell them apart."""
+    monkeypatch.setattr(doctor, "doctor", lambda config: None)
+    long = [f"store={output / 'a_folder_with_a_long_name' / 'store'}", "study_name=another_rather_long_word"]
+    words = [*long, "trainer.max_steps=5,7", f"hydra/sweeper={sweeper}"]
+    assert main(["doctor", "-m", f"hydra.sweep.dir={output / 'sweep'}", *words]) == 0
+    folders = sorted(path.name for path in (output / "sweep").iterdir() if path.is_dir() and path.name[0] in "01")
+    assert len(folders) == 2 and all(f"max_steps={n}" in one for n, one in zip((5, 7), folders, strict=True))
+    assert sweeper == "basic" or folders == ["0_max_steps=5", "1_max_steps=7"]
 
 
 def test_the_example_of_the_package() -> None:
