@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from palp_lab.composition import constants
 from palp_lab.search import Search, run_search
 from palp_lab.sweeper import ChoiceLoader, plan_cells
 from palp_lab.types import UserError
@@ -35,6 +36,7 @@ class RecipeSweeper(BasicSweeper):
         """The next batch; before the first one every key is given to the cells that have it."""
         if self.batch_index == 0 and self.overrides and self.config is not None:
             cells = self.loader.applicable(self.config, [cell for batch in self.overrides for cell in batch])
+            self.loader.constant = constants(cells)
             size = self.max_batch_size or len(cells)
             self.overrides = [cells[i : i + size] for i in range(0, len(cells), size)]
         return super().get_job_batch()
@@ -70,6 +72,7 @@ class FrontSweeper(RecipeSweeper):
         overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         name = str(self.config.study_name)
         search = Search(overrides, self.sampler, self.seed, Path(self.journal), name)
+        self.loader.constant = [line.partition("=")[0].lstrip("+~") for line in search.fixed]
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")

@@ -26,6 +26,9 @@ def conf_folder() -> Path:
     return packaged if (packaged / "base.yaml").is_file() else package.parent / "conf"
 
 
+LABEL = 80
+"""Characters of a job's folder name."""
+
 FOLDER_FLAGS = ("--config-dir", "-cd")
 
 
@@ -58,17 +61,31 @@ def search_path(folders: Sequence[Path]) -> list[str]:
     return [f"hydra.searchpath=[{places}]"] if places else []
 
 
-def cell_label(number: Any, overrides: Any) -> str:
-    """A readable folder name for one job of a sweep: its number and the values that were swept.
+def cell_label(number: Any, overrides: Any, constant: Any = ()) -> str:
+    """A readable folder name for one job of a sweep: its number and the values that were swept, without those of the
+    `constant` keys, which all jobs have.
 
-    At most 80 characters of letters, digits and ``._=-``, so that any file system takes it.
+    At most 80 characters of letters, digits and ``._=-``, so that any file system takes it; where that is too few every
+    long value is cut, so that each still shows.
     """
     words = []
     for override in overrides or []:
         key, _, value = str(override).lstrip("+~").partition("=")
-        words.append(f"{key.split('.')[-1]}={value}" if value[:1].isdigit() else value)
-    text = "_".join([str(number), *words])
-    return "".join(c if c.isalnum() or c in "._=-" else "-" for c in text)[:80].rstrip("-._")
+        if key not in (constant or ()):
+            words.append(f"{key.split('.')[-1]}={value}" if value[:1].isdigit() else value)
+    longest = LABEL
+    while len(text := "_".join([str(number), *(word[:longest] for word in words)])) > LABEL and longest > 8:
+        longest -= 1
+    return "".join(c if c.isalnum() or c in "._=-" else "-" for c in text)[:LABEL].rstrip("-._")
+
+
+def constants(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The keys that have one value in all cells of a sweep that have them; none where nothing differs."""
+    values: dict[str, set[str]] = {}
+    for key, _, value in (line.lstrip("+~").partition("=") for cell in cells for line in cell):
+        values.setdefault(key, set()).add(value)
+    found = [key for key, given in values.items() if len(given) == 1]
+    return found if len(found) < len(values) else []
 
 
 def register_resolvers() -> None:

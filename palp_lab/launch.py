@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import json
 import logging
 import os
@@ -12,12 +11,12 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palp_lab.build import allowed, check_aliases
+from palp_lab.build import check_aliases
 from palp_lab.cli_errors import explain, first_line, nearest
 from palp_lab.composition import (
     conf_folder,
@@ -27,19 +26,16 @@ from palp_lab.composition import (
     refuse_hidden,
     register_resolvers,
     say_untuned,
-    version_options,
 )
 from palp_lab.study.sweeps import Job, begin
 from palp_lab.types import UserError
+from palp_lab.workers import own_device
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 STATUS = "status.json"
 """Left in every job's folder: running, done or failed. A job that is still running when its sweep is over was lost."""
-
-HYDRAS_OWN = ("hydra.*", "hydra_plugins.*", "logging.*")
-"""What Hydra's own configuration names: launchers, sweepers, log handlers."""
 
 FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve"}
 
@@ -56,6 +52,7 @@ def launch(verb: str, arguments: list[str]) -> int:
     import hydra
     from hydra.errors import ConfigCompositionException
 
+    from palp_lab.trusted import hydra_options, trusted_hydra
     from palp_lab.verdict import finish
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would have printed
@@ -71,7 +68,8 @@ def launch(verb: str, arguments: list[str]) -> int:
         sys.argv = [before[0], *flags, *words]
         while True:
             try:
-                program(task)()
+                with trusted_hydra():
+                    program(task)()
                 break
             except ConfigCompositionException as error:
                 if not (left := left_to_cells(error, words) if {"-m", "--multirun"} & set(flags) else None):
@@ -134,14 +132,6 @@ def left_to_cells(error: Exception, words: list[str]) -> list[str] | None:
     return [f"{key}=choice({value}{ONE_CHOICE}" if word == line else word for word in words]
 
 
-def hydra_options(entry: Callable[..., Any]) -> dict[str, Any]:
-    """What each line of Hydra wants to be told: 1.3 the behaviour to keep, 1.4 what a configuration may run."""
-    options = version_options(entry)
-    if "execution_whitelist" in inspect.signature(entry).parameters:
-        options["execution_whitelist"] = [*(f"{prefix}*" for prefix in allowed()), *HYDRAS_OWN]
-    return options
-
-
 def complain(line: str, status: int) -> int:
     """Prints one line on stderr and hands the exit status back."""
     print(f"palp-lab: {' '.join(line.split())}", file=sys.stderr, flush=True)
@@ -191,23 +181,6 @@ def keys_of_study(folders: Iterable[str], study: str | None) -> tuple[str, ...]:
     node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     assert isinstance(node, dict)
     return tuple(key for part in PARTS if part in node for key in leaves(node[part], part))
-
-
-PINNED = "PALP_LAB_DEVICE"
-
-
-def own_device(number: int) -> None:
-    """Gives a worker process that nobody has placed one CUDA device for all its jobs, in turn by its first job's
-    number: joblib would put every worker on the first. What `CUDA_VISIBLE_DEVICES` leaves out stays out."""
-    if PINNED in os.environ:
-        return
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is None:
-        import torch
-
-        told = ",".join(map(str, range(torch.cuda.device_count())))
-    if len(devices := told.split(",")) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[PINNED] = devices[number % len(devices)]
 
 
 def attempt(

@@ -30,13 +30,23 @@ class ChoiceLoader(ConfigLoader):
         self._tasks: dict[tuple[str, ...], DictConfig] = {}
         self._groups: dict[str, bool] = {}
         self._parsed: dict[str, Override] = {}
+        self.constant: list[str] = []
+        """Keys that the cells do not differ in: they are left out of folder names."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process gets: it composes for itself."""
-        return {"inner": self.inner, "_composed": {}, "_tasks": {}, "_groups": {}, "_parsed": {}}
+        kept = {"inner": self.inner, "constant": self.constant}
+        return {**kept, "_composed": {}, "_tasks": {}, "_groups": {}, "_parsed": {}}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """One cell: what its choice of groups composes to, with its values written in, as Hydra would."""
+        config = self._load_sweep_config(master_config, sweep_overrides)
+        if self.constant:
+            names = config.hydra.job.config.override_dirname
+            names.exclude_keys = [*names.exclude_keys, *self.constant]
+        return config
+
+    def _load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         if any(not self._plain(line) for line in sweep_overrides):
             return self.inner.load_sweep_config(master_config, sweep_overrides)
         config = copy.deepcopy(self._chosen(master_config, sweep_overrides))
@@ -167,4 +177,4 @@ def plan_cells(loader: ChoiceLoader, config: DictConfig, folder: Path, cells: Se
     """Runs the jobs of a dry sweep in this process, each with a folder below the sweep's, as a launcher would."""
     for number, lines in enumerate(cells, start=at):
         task = loader.load_task(config, lines)
-        attempt(str(config.verb), task, list(lines), folder / cell_label(number, lines), swept=True)
+        attempt(str(config.verb), task, list(lines), folder / cell_label(number, lines, loader.constant), swept=True)

@@ -6,6 +6,7 @@ import importlib
 import json
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from hydra.experimental.callback import Callback
 from palp_lab.cli_errors import first_line
 from palp_lab.composition import without_hydra
 from palp_lab.launch import STATUS, complain, keep_traceback
-from palp_lab.study.sweeps import cells_of
+from palp_lab.study.sweeps import CELLS, Left, cells_of, left_by
 from palp_lab.types import UserError
 
 ALIKE = 4
 """So many cells that failed for one reason are named in one line."""
 
-_sweeps: list[Any] = []
-"""The configuration of the sweep this process drives, from its start to its verdict."""
+_sweeps: list[tuple[Any, frozenset[Left]]] = []
+"""The sweep this process drives, from its start to its verdict: its configuration, and what other sweeps left in its
+folder."""
 
 
 class NameFailures(Callback):
@@ -29,7 +31,9 @@ class NameFailures(Callback):
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Remembers the sweep: Hydra 1.3 does not call `on_multirun_end` where a launcher loses a worker."""
-        _sweeps[:] = [config]
+        folder = Path(config.hydra.sweep.dir)
+        there = (*folder.glob(f"*/{STATUS}"), *folder.glob(f"**/{CELLS}"))
+        _sweeps[:] = [(config, frozenset(map(left_by, there)))]
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Raises SystemExit(1) where a job failed. Hydra swallows exceptions of callbacks, but not this one."""
@@ -41,16 +45,19 @@ def finish() -> int:
     """Ends the sweep that was started, if any: lets the verb close it with what was finished, and names what failed.
     Returns the exit status."""
     sweeps, _sweeps[:] = list(_sweeps), []
-    return max((max(close_sweep(config), name_failures(Path(config.hydra.sweep.dir))) for config in sweeps), default=0)
+    return max(
+        (max(close_sweep(*one), name_failures(Path(one[0].hydra.sweep.dir), one[1])) for one in sweeps), default=0
+    )
 
 
-def close_sweep(config: Any) -> int:
-    """Calls the verb's `end_sweep(config, cells, command)`, where it has one, with all cells its jobs left. Returns the
-    exit status: 0, or 1 where that failed; the cells' results are safe either way."""
+def close_sweep(config: Any, earlier: Collection[Left] = ()) -> int:
+    """Calls the verb's `end_sweep(config, cells, command)`, where it has one, with all cells its jobs left, without
+    those an `earlier` sweep did. Returns the exit status: 0, or 1 where that failed; the cells' results are safe either
+    way."""
     module = importlib.import_module(f"palp_lab.{config.hydra.job.name}")
     end_sweep = getattr(module, "end_sweep", None)
     folder = Path(config.hydra.sweep.dir)
-    if end_sweep is None or not (cells := cells_of(folder)):
+    if end_sweep is None or not (cells := cells_of(folder, earlier)):
         return 0
     try:
         end_sweep(without_hydra(config), cells, command_of(config))
@@ -69,9 +76,9 @@ def command_of(config: Any) -> str:
     return shlex.join(["palp-lab", str(config.hydra.job.name), "-m", *folders, *config.hydra.overrides.task])
 
 
-def name_failures(sweep: Path) -> int:
+def name_failures(sweep: Path, earlier: Collection[Left] = ()) -> int:
     """Prints the failed and lost jobs of a sweep's folder. Returns the exit status: 1 where there are any."""
-    lines, failed, jobs = failures(sweep)
+    lines, failed, jobs = failures(sweep, earlier)
     if lines:
         print(
             f"palp-lab: {failed} of {jobs} cells failed (under {sweep}):",
@@ -83,12 +90,14 @@ def name_failures(sweep: Path) -> int:
     return int(failed > 0)
 
 
-def failures(sweep: Path) -> tuple[list[str], int, int]:
+def failures(sweep: Path, earlier: Collection[Left] = ()) -> tuple[list[str], int, int]:
     """One line per job of a sweep's folder that failed or never finished, their number, and that of all jobs. Many
-    that failed alike share a line, with the first of them."""
+    that failed alike share a line, with the first of them. What was there `earlier` is another sweep's."""
     wrong: dict[str, list[str]] = {}
     jobs = 0
     for path in sorted(sweep.glob(f"*/{STATUS}")):
+        if earlier and left_by(path) in earlier:
+            continue
         jobs += 1
         status = json.loads(path.read_text(encoding="utf-8"))
         if status["state"] != "done":

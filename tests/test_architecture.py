@@ -50,7 +50,8 @@ DOORS = {
     "wandb": ["study/sinks.py", "study/tracking.py"],
     "peft": ["edits/*", "model/*"],
     "hydra": [
-        "build.py", "cli_errors.py", "composition.py", "launch.py", "schema.py", "sweeper.py", "verdict.py",
+        "build.py", "cli_errors.py", "composition.py", "launch.py", "schema.py", "sweeper.py", "trusted.py",
+        "verdict.py",
     ],
 }  # fmt: skip
 """One library, one door: who may import it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shlex
 import subprocess
@@ -17,9 +16,9 @@ import yaml
 from palp_lab import cli_help, doctor
 from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
-from palp_lab.composition import cell_label, compose, conf_folder, say_untuned
-from palp_lab.launch import PINNED, keys_of_study, own_device
-from palp_lab.study.sweeps import Job, current
+from palp_lab.composition import cell_label, compose, conf_folder, constants, say_untuned
+from palp_lab.launch import keys_of_study
+from palp_lab.study.sweeps import Job, current, leave_cells
 from palp_lab.types import UserError
 from palp_lab.verdict import failures
 
@@ -203,6 +202,34 @@ def test_a_sweep_outlives_a_failing_cell_names_it_and_fails(
     assert "  seed=1: ValueError: odd" in said
     states = sorted(json.loads(p.read_text())["state"] for p in output.glob("logs/doctor/*/*/*/status.json"))
     assert states == ["done", "done", "failed"]
+
+
+def test_what_an_earlier_sweep_left_in_the_folder_is_not_counted(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[list[str]] = []
+
+    def sometimes(config: object) -> None:
+        if config.seed == broken:  # type: ignore[attr-defined]
+            raise ValueError("odd")
+        leave_cells([{"run": f"seed {config.seed}"}])  # type: ignore[attr-defined]
+
+    def close(config: object, cells: list[dict[str, str]], command: str) -> None:
+        closed.append([cell["run"] for cell in cells])
+
+    monkeypatch.setattr(doctor, "doctor", sometimes)
+    monkeypatch.setattr(doctor, "end_sweep", close, raising=False)
+    same = ["doctor", "-m", f"hydra.sweep.dir={output / 'sweep'}"]
+    broken = 1
+    assert main([*same, "seed=0,1,2"]) == 1
+    assert "1 of 3 cells failed" in capsys.readouterr().err
+    assert main([*same, "seed=3"]) == 0
+    assert "failed" not in capsys.readouterr().err
+    broken = 4
+    assert main([*same, "seed=0,4"]) == 1, "the first of them lies where that of the first sweep did"
+    assert "1 of 2 cells failed" in capsys.readouterr().err
+    assert closed == [["seed 0", "seed 2"], ["seed 3"], ["seed 0"]]
+    assert list(output.glob("sweep/*/cells.json")), "nothing of theirs is taken away"
 
 
 def test_a_good_sweep_ends_with_zero(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,6 +489,30 @@ def test_cell_label_is_a_short_folder_name() -> None:
     assert not set(label) & set('/{}" ')
 
 
+def test_cell_label_shows_each_value_that_differs() -> None:
+    sentences = [f'target="a sketch of a {{}} in the snow, {place}, as seen by a bird"' for place in ("Paris", "Rome")]
+    cells = [["method=palp", sentence, f"seed={seed}", "+a.b=c"] for sentence in sentences for seed in (0, 1)]
+    assert constants(cells) == ["method", "a.b"]
+    assert (
+        cell_label(1, cells[1], constants(cells)) == "1_-a-sketch-of-a----in-the-snow--Paris--as-seen-by-a-bird-_seed=1"
+    )
+    label = cell_label(1, [*cells[1], sentences[1]])
+    assert "seed=1" in label and label.count("sketch") == 2 and len(label) <= 80
+    assert constants(cells[:1]) == constants([["seed=0"], ["seed=0"]]) == []
+
+
+@pytest.mark.parametrize("sweeper", ["palp", "basic"])
+def test_folders_of_a_sweep_say_what_differs(output: Path, monkeypatch: pytest.MonkeyPatch, sweeper: str) -> None:
+    """Long values that all cells share left no room for those that tell them apart."""
+    monkeypatch.setattr(doctor, "doctor", lambda config: None)
+    long = [f"store={output / 'a_folder_with_a_long_name' / 'store'}", "study_name=another_rather_long_word"]
+    words = [*long, "trainer.max_steps=5,7", f"hydra/sweeper={sweeper}"]
+    assert main(["doctor", "-m", f"hydra.sweep.dir={output / 'sweep'}", *words]) == 0
+    folders = sorted(path.name for path in (output / "sweep").iterdir() if path.is_dir() and path.name[0] in "01")
+    assert len(folders) == 2 and all(f"max_steps={n}" in one for n, one in zip((5, 7), folders, strict=True))
+    assert sweeper == "basic" or folders == ["0_max_steps=5", "1_max_steps=7"]
+
+
 def test_the_example_of_the_package() -> None:
     """`from palp_lab import ...` as in a notebook."""
     import palp_lab
@@ -494,21 +545,6 @@ def test_several_targets_are_not_passed_over(verb: str, output: Path, capsys: py
 def test_another_word_for_a_loss_leads_to_its_keys(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "losses=[reconstruction,sds]", "losses.sds.weight=0.5"]) == 2
     assert "write losses.prompt_alignment.weight" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("told", "number", "device"), [(None, 5, "2"), ("4,6", 3, "6"), ("7", 1, None), ("", 1, None)])
-def test_a_worker_takes_one_device_for_all_its_jobs(
-    monkeypatch: pytest.MonkeyPatch, told: str | None, number: int, device: str | None
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    monkeypatch.setenv(PINNED, "x")
-    monkeypatch.delenv(PINNED)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told or "")
-    if told is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    for job in (number, number + 1):
-        own_device(job)
-        assert os.environ.get("CUDA_VISIBLE_DEVICES") == (told if device is None else device)
 
 
 def test_what_a_study_sets_of_parts_is_what_its_cells_are_filed_under(tmp_path: Path) -> None:

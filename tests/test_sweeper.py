@@ -86,7 +86,9 @@ def test_worker_processes_compose_for_themselves(hydra_loader: tuple[Counting, D
     """A launcher sends the loader to its workers, without what was composed here."""
     hydra, master = hydra_loader
     loader = ChoiceLoader(hydra.inner)
+    loader.constant = ["method"]
     here = loader.load_sweep_config(master, CELLS[0])
+    assert here.hydra.job.config.override_dirname.exclude_keys == ["method"], "of which its folder's name is made"
     sent = pickle.loads(pickle.dumps(loader))
     assert sent._composed == {}
     assert OmegaConf.to_container(sent.load_sweep_config(master, CELLS[0])) == OmegaConf.to_container(here)

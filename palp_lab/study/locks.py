@@ -30,6 +30,22 @@ def locked(path: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+_held: list[int] = []
+
+
+def hold(path: Path) -> bool:
+    """Takes the lock at `path` for the rest of this process's life, or says at once that another has it. The file
+    stays, so that whoever opens it next opens the same."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    _held.append(descriptor)
+    return True
+
+
 def _acquire(path: Path, what: str) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

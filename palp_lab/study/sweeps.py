@@ -7,7 +7,7 @@ for a dry run, which stages they would need.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,22 @@ def leave_cells(cells: Iterable[Mapping[str, Any]]) -> None:
         write_text(job.folder / CELLS, json.dumps(list(cells), indent=1) + "\n")
 
 
-def cells_of(sweep: Path) -> list[dict[str, Any]]:
-    """What the jobs below a folder left, in their order, each cell once."""
+Left = tuple[Path, int, int]
+"""A file as it was found: a job that writes it anew makes another one of it."""
+
+
+def left_by(path: Path) -> Left:
+    """A file's mark."""
+    about = path.stat()
+    return path, about.st_mtime_ns, about.st_ino
+
+
+def cells_of(sweep: Path, earlier: Collection[Left] = ()) -> list[dict[str, Any]]:
+    """What the jobs below a folder left, in their order, each cell once; not what was there `earlier`."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(sweep.glob(f"**/{CELLS}"), key=_number):
+        if earlier and left_by(path) in earlier:
+            continue
         for cell in json.loads(path.read_text(encoding="utf-8")):
             found.setdefault(cell["run"], cell)
     return list(found.values())
