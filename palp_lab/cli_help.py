@@ -25,7 +25,7 @@ EXAMPLES = {
     "run": (
         "palp-lab run method=palp 'target=\"a sketch of {} in Paris\"'",
         "palp-lab run -m method=ti_db,palp dataset.seed=1,2 seed=0,1",
-        "palp-lab run method=custom_diffusion 'losses=[reconstruction,prompt_alignment]' --cfg job",
+        "palp-lab run method=p_plus 'losses=[reconstruction,prompt_alignment]' --cfg job",
     ),
     "train": (
         "palp-lab train method=dreambooth_lora dataset.superclass=cat dataset.shots=4",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -129,6 +130,18 @@ def say_untuned(config: DictConfig, folders: Sequence[str | Path] | None = None)
     known = {path.stem for folder in folders for path in Path(folder, "tuning").glob("*.yaml")}
     if name not in known and any(stem.startswith(f"{labels.model}_") for stem in known):
         logger.info("there is no tuning/%s.yaml: the recipe's own values are used on model=%s", name, labels.model)
+
+
+def say_drawn(config: DictConfig, overrides: Sequence[str]) -> None:
+    """A warning where nobody has chosen photos for a model that is not of the tiny world and gets its drawn subject."""
+    labels, chosen = config.labels, any(re.match(r"\+*(dataset|study|adapters)\b", word) for word in overrides)
+    if labels.dataset == "tiny" and not str(labels.model).startswith("tiny") and not chosen:
+        logger.warning(
+            "dataset is not given: model=%s gets a drawn %s of the tiny world; for photos give dataset=folder "
+            "dataset.folder=..., and dataset=tiny where the drawn one is meant",
+            labels.model,
+            config.dataset.superclass,
+        )
 
 
 def without_hydra(whole: DictConfig) -> DictConfig:

@@ -25,6 +25,7 @@ from palp_lab.composition import (
     own_folders,
     refuse_hidden,
     register_resolvers,
+    say_drawn,
     say_untuned,
 )
 from palp_lab.study.sweeps import Job, begin
@@ -240,6 +241,8 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> A
     check(config, constructors=verb != "doctor", trusting=True)
     if verb in ("run", "train"):
         say_untuned(config)
+    if verb in ("run", "train", "score", "generate"):
+        say_drawn(config, overrides)
     if verb != "doctor":
         import torch
 

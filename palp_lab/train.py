@@ -50,7 +50,7 @@ def train_adapter(
     losses: Mapping[str, AbstractLoss],
     *,
     captions: str | Sequence[str | None],
-    folder: Path,
+    folder: str | Path,
     settings: RunSettings | None = None,
     seed: int = 0,
     target: str | None = None,
@@ -91,7 +91,7 @@ def train_adapter(
     from palp_lab.engine.settings import RunSettings
     from palp_lab.engine.stages import Stages
 
-    settings = settings or RunSettings()
+    folder, settings = Path(folder), settings or RunSettings()
     if str(model.dtype) == "torch.float16":
         raise UserError(
             "dtype=float16: small gradients vanish in it, and nothing here scales them; train in bfloat16 or float32 "

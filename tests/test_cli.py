@@ -16,7 +16,7 @@ import yaml
 from palp_lab import cli_help, doctor
 from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
-from palp_lab.composition import cell_label, compose, conf_folder, constants, say_untuned
+from palp_lab.composition import cell_label, compose, conf_folder, constants, say_drawn, say_untuned
 from palp_lab.launch import keys_of_study
 from palp_lab.study.sweeps import Job, current, leave_cells
 from palp_lab.types import UserError
@@ -306,6 +306,24 @@ def test_a_method_without_values_for_this_model_is_told_so(tmp_path: Path, caplo
         say_untuned(config, [conf_folder(), folder])
         say_untuned(compose("run", "labels.method=mine", "model=sd15"), [conf_folder(), folder])
         assert not caplog.text, "Stable Diffusion has the recipe's own values by right"
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (["model=sd15"], True),
+        (["model=sd15", "method=ti_db"], True),
+        (["model=sd15", "dataset=tiny"], False),
+        (["model=sd15", "dataset.superclass=robot"], False),
+        (["model=tiny_small"], False),
+        ([], False),
+    ],
+)
+def test_a_drawn_subject_for_a_real_model_is_said(
+    words: list[str], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_drawn(compose("run", *words), words)
+    assert ("dataset is not given: model=sd15 gets a drawn cat of the tiny world" in caplog.text) is warned
 
 
 @pytest.mark.parametrize("said", ["key", "environment"])

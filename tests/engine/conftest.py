@@ -44,7 +44,7 @@ def train(tmp_path: Path) -> Train:
             ToyTokens(),
             ToyEdits(),
             losses or {"reconstruction": Reconstruction()},
-            folder=folder or tmp_path / f"run{next(count)}",
+            folder=folder or str(tmp_path / f"run{next(count)}"),
             settings=RunSettings(
                 TrainerSettings(**how),
                 OptimizerSettings(lr=lr, token_lr=token_lr, **(optimizer or {})),
