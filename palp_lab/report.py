@@ -33,11 +33,12 @@ def report(config: DictConfig) -> Path:
     """
     from palp_lab.study.ledger import collect
     from palp_lab.study.scored_alike import by_protocol
+    from palp_lab.study.spelling import spelled_alike
 
     folder = Path(str(config.folder))
     if config.get("study_kit_answers"):
         return score_study(config, folder / STUDY)
-    results = collect(Path(str(path)) for path in config.results)
+    results = spelled_alike(collect(Path(str(path)) for path in config.results))
     if not results:
         listed = ", ".join(map(str, config.results))
         raise UserError(f"results=[{listed}]: no result.json and no results.jsonl there; run some cells first")
