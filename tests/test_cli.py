@@ -114,6 +114,8 @@ def test_every_example_composes(line: str) -> None:
         (["run", "trainer.max_stps=3"], "did you mean trainer.max_steps?"),
         (["run", "max_steps=3"], "did you mean trainer.max_steps?"),
         (["run", "optimizer.leaning_rate=1"], "optimizer.leaning_rate: no such key"),
+        (["run", "optimizer.scheduler=cosine"], "no such key; did you mean optimizer.lr_scheduler?"),
+        (["run", "optimizer.warmup=10"], "no such key; there are: optimizer.betas, optimizer.eps, optimizer.lr,"),
         (["run", "-m", "method=palp,ti_bd"], "did you mean ti_db?"),
         (
             ["run", "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_job=2"],
@@ -524,7 +526,10 @@ def test_nearest() -> None:
     keys = ["trainer.max_steps", "trainer.ema", "other.max_steps", "seed"]
     assert nearest("max_stps", keys) == "; did you mean other.max_steps?"
     assert nearest("trainr.max_steps", keys) == "; did you mean trainer.max_steps?"
-    assert nearest("trainer.zzz", keys).startswith("; there are: ")
+    assert nearest("trainer.zzz", keys) == "; there are: trainer.ema, trainer.max_steps"
+    assert nearest("trainer.zzz.qqq", keys) == "; there are: trainer.ema, trainer.max_steps"
+    assert nearest("zzz.qqq", keys) == "; there are: other.max_steps, seed, trainer.ema, trainer.max_steps"
+    assert nearest("seed.max_step", keys) == "; did you mean other.max_steps?", "another group's, where none is near"
     assert nearest("x", []) == ""
 
 
