@@ -155,6 +155,38 @@ def check_aliases(config: DictConfig, overrides: Sequence[str]) -> None:
                 )
 
 
+IDLE = {"tokens": "palp_lab.tokens.rare.RareTokens", "edits": "palp_lab.edits.none.NoEdits"}
+"""The classes by group that train nothing."""
+
+
+def check_rates(config: DictConfig, overrides: Iterable[str], studied: Iterable[str] = ()) -> None:
+    """Raises UserError where a command line sets a learning rate that no part of the recipe trains with: its cells
+    would be the same numbers under several labels.
+
+    Args:
+        config: a composed configuration; one without an optimizer has nothing to check.
+        overrides: the command line after the verb, or that of one cell of a sweep.
+        studied: keys that a study sweeps: they go on with any recipe.
+    """
+    if not (how := config.get("optimizer")):
+        return
+    rows = [row.get("trains") for row in config.get("stages") or [] if isinstance(row, Mapping)]
+    staged = {part for trains in rows for part in ([trains] if isinstance(trains, str) else trains or IDLE)}
+    trained = {part for part in staged or IDLE if (config.get(part) or {}).get("_target_") != IDLE[part]}
+    said = {word.lstrip("+").partition("=")[0] for word in overrides} - set(studied)
+    lr, token_lr = how.get("lr"), how.get("token_lr")
+    if "optimizer.lr" in said and trained == {"tokens"} and token_lr is not None:
+        raise UserError(
+            f"optimizer.lr={lr}: nothing trains with it: only words are trained here, at "
+            f"optimizer.token_lr={token_lr}; give optimizer.token_lr instead"
+        )
+    if "optimizer.token_lr" in said and trained == {"edits"} and token_lr is not None:
+        raise UserError(
+            f"optimizer.token_lr={token_lr}: nothing trains with it: no words are trained here; "
+            "give optimizer.lr instead"
+        )
+
+
 def loss_of(word: str) -> str:
     """The key a file of conf/losses writes to: its own name, or what it is another word for."""
     from omegaconf import OmegaConf

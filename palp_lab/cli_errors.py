@@ -14,8 +14,9 @@ from palp_lab.composition import conf_folder, own_folders, search_path
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """`; did you mean X?` for the closest candidate, or the first few candidates where none is close, or nothing.
 
-    Under one parent only the last parts of dotted keys are compared, else the whole counts too, so that `max_stps`
-    finds `trainer.max_steps`, and `trainr.max_steps` finds it rather than some other `max_steps`.
+    Keys of the word's own group go first. Under one parent only the last parts of dotted keys are compared, else the
+    whole counts too, so that `max_stps` finds `trainer.max_steps`, and `trainr.max_steps` finds it rather than some
+    other `max_steps`.
     """
     pool = sorted(set(candidates))
     parent, _, last = word.rpartition(".")
@@ -27,10 +28,19 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
             return tail
         return (tail + difflib.SequenceMatcher(None, word, candidate).ratio()) / 2
 
-    best = max(pool, key=likeness, default=None)
-    if best is not None and likeness(best) >= 0.6:
-        return f"; did you mean {best}?"
-    return f"; there are: {', '.join(pool[:12])}{', ...' if len(pool) > 12 else ''}" if pool else ""
+    for some in (_inside(parent, pool), pool):
+        best = max(some, key=likeness, default=None)
+        if best is not None and likeness(best) >= 0.6:
+            return f"; did you mean {best}?"
+    while parent and not _inside(parent, pool):
+        parent = parent.rpartition(".")[0]
+    shown = _inside(parent, pool) or pool
+    return f"; there are: {', '.join(shown[:12])}{', ...' if len(shown) > 12 else ''}" if shown else ""
+
+
+def _inside(group: str, keys: Iterable[str]) -> list[str]:
+    """The keys that lie directly in a group; none where no group is named."""
+    return [key for key in keys if group and key.rpartition(".")[0] == group]
 
 
 def dotted(node: Any, prefix: str = "") -> Iterator[str]:

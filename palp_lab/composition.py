@@ -165,12 +165,13 @@ def compose(verb: str = "run", *overrides: str, config_dir: str | Path | None = 
     Raises:
         UserError: for an unknown verb, key or choice; the message names the nearest one.
     """
-    from palp_lab.build import check_aliases
+    from palp_lab.build import check_aliases, check_rates
     from palp_lab.schema import drop_strangers
 
     config = compose_as_written(verb, *overrides, config_dir=config_dir)
     drop_strangers(config, overrides)
     check_aliases(config, overrides)
+    check_rates(config, overrides)
     return config
 
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palp_lab.build import check_aliases
+from palp_lab.build import check_aliases, check_rates
 from palp_lab.cli_errors import explain, first_line, nearest
 from palp_lab.composition import (
     conf_folder,
@@ -158,7 +158,8 @@ def job(verb: str, config: DictConfig) -> Any:
     study = keys_of_study(folders, name)
     if verb == "run" and not swept and about.sweeper.get("params"):
         logger.info("study=%s: one of its cells; -m runs them all", name)
-    return attempt(verb, config, list(about.overrides.task), Path(about.runtime.output_dir), swept, study)
+    own = tuple(about.sweeper.get("params") or ()) if swept else ()
+    return attempt(verb, config, list(about.overrides.task), Path(about.runtime.output_dir), swept, study, own)
 
 
 PARTS = ("tokens", "edits", "losses", "optimizer")
@@ -185,14 +186,20 @@ def keys_of_study(folders: Iterable[str], study: str | None) -> tuple[str, ...]:
 
 
 def attempt(
-    verb: str, config: DictConfig, overrides: list[str], folder: Path, swept: bool, study: tuple[str, ...] = ()
+    verb: str,
+    config: DictConfig,
+    overrides: list[str],
+    folder: Path,
+    swept: bool,
+    study: tuple[str, ...] = (),
+    studied: tuple[str, ...] = (),
 ) -> Any:
     """What a job does, whoever composed it: `folder` is its own, `overrides` what its command line says, `study` the
-    keys of parts that its study sets."""
+    keys of parts that its study sets, `studied` those its study sweeps."""
     leave_status(folder, "running", overrides=overrides)
     begin(Job(folder, dict(word.lstrip("+~").partition("=")[::2] for word in overrides), swept, study))
     try:
-        value = _call(verb, config, overrides, swept)
+        value = _call(verb, config, overrides, swept, studied)
     except UserError as error:
         line, status = str(error), 2
     except SystemExit as stop:
@@ -215,7 +222,7 @@ def attempt(
     return float("nan"), float("nan")
 
 
-def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> Any:
+def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool, studied: tuple[str, ...] = ()) -> Any:
     from palp_lab.schema import check, drop_strangers
 
     if swept and config.trainer.devices != 1:
@@ -238,6 +245,7 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool) -> A
     if verb != "doctor":
         drop_strangers(config, overrides)
         check_aliases(config, overrides)
+        check_rates(config, overrides, studied)
     check(config, constructors=verb != "doctor", trusting=True)
     if verb in ("run", "train"):
         say_untuned(config)

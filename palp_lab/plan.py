@@ -17,12 +17,13 @@ from palp_lab.model import synchronize
 if TYPE_CHECKING:
     from palp_lab.adapter import Adapter
     from palp_lab.cell import Cell
+    from palp_lab.losses.base import AbstractLoss
 
 PICTURE_BYTES = 1.5
 """Bytes of a PNG per pixel (ours; three channels, which compress to about half)."""
 PASSES = {"subject": 3.0, "judge": 4.0}
-"""Cost of a training row in passes of the denoiser without a graph: forward and backward count as three; a loss with a
-target adds four, two judges under two prompts each (ours, from counting)."""
+"""Cost of a training row in passes of the denoiser without a graph: forward and backward count as three; a loss with
+judges adds four, two judges under two prompts each (ours, from counting)."""
 COUNTED_FROM = 5e8
 """Bytes of weights from which the memory of a step is counted (ours: it takes 5 to 15 seconds, and any machine has what
 a smaller model needs)."""
@@ -61,6 +62,8 @@ def plan_cell(cell: Cell, known: bool = False) -> dict[str, Any]:
         inputs = cell.stage_inputs(kind, step)
         there = cell.store.find(kind, inputs, thorough=False) is not None
         seconds, size = (0.0, 0) if there else estimate(cell, kind, step)
+        if kind == "train" and not there and (drawn_first := class_stage(cell)):
+            rows.append(drawn_first)
         rows.append({"kind": kind, "key": digest(inputs), "there": there, "seconds": seconds, "bytes": size})
     labels = {"method": cell.config.labels.method, "concept": cell.concept.name, "seed": int(cell.config.seed)}
     axes = {axis: value for axis, value in axes_of(cell).items() if axis not in NAMED}
@@ -132,8 +135,31 @@ def training_seconds(cell: Cell) -> float:
     if rates:
         return rates[len(rates) // 2] * int(how.max_steps)
     passes = PASSES["subject"] * len({role for loss in cell.losses.values() for role in loss.reads})
-    passes += PASSES["judge"] * (cell.target is not None)
+    passes += PASSES["judge"] * sum(map(_has_judges, cell.losses.values()))
     return int(how.max_steps) * int(how.batch_size) * passes * pass_seconds(cell)
+
+
+def _has_judges(loss: AbstractLoss) -> bool:
+    """Whether a loss asks the base model: with a target, or under a clean prompt of its own."""
+    from palp_lab.losses.prompt_alignment import PromptAlignment
+
+    return loss.weight != 0 and (loss.needs_target or isinstance(loss, PromptAlignment))
+
+
+def class_stage(cell: Cell) -> dict[str, Any] | None:
+    """The class pictures that the base model draws before a training, as a stage that cells share; None where there is
+    nothing to draw."""
+    from palp_lab.engine.prior import GUIDANCE, STEPS, asking, class_file, draws
+
+    if not draws(cell.losses):
+        return None
+    path = class_file(cell.model, cell.concept, cell.losses, cell.store.root / "class_pictures")
+    if path.is_file():
+        return None
+    count, rows = int(asking(cell.losses).count), 1 if GUIDANCE == 1 else 2
+    size = count * 3 * 4 * cell.model.resolution**2  # kept as float32
+    seconds = count * (STEPS * rows + 1) * pass_seconds(cell)
+    return {"kind": "class pictures", "key": path.stem, "there": False, "seconds": seconds, "bytes": size}
 
 
 def _trainings(cell: Cell) -> list[tuple[Mapping[str, Any], float, int]]:

@@ -177,4 +177,5 @@ def plan_cells(loader: ChoiceLoader, config: DictConfig, folder: Path, cells: Se
     """Runs the jobs of a dry sweep in this process, each with a folder below the sweep's, as a launcher would."""
     for number, lines in enumerate(cells, start=at):
         task = loader.load_task(config, lines)
-        attempt(str(config.verb), task, list(lines), folder / cell_label(number, lines, loader.constant), swept=True)
+        own, studied = folder / cell_label(number, lines, loader.constant), tuple(config.hydra.sweeper.params or ())
+        attempt(str(config.verb), task, list(lines), own, swept=True, studied=studied)

@@ -114,6 +114,8 @@ def test_every_example_composes(line: str) -> None:
         (["run", "trainer.max_stps=3"], "did you mean trainer.max_steps?"),
         (["run", "max_steps=3"], "did you mean trainer.max_steps?"),
         (["run", "optimizer.leaning_rate=1"], "optimizer.leaning_rate: no such key"),
+        (["run", "optimizer.scheduler=cosine"], "no such key; did you mean optimizer.lr_scheduler?"),
+        (["run", "optimizer.warmup=10"], "no such key; there are: optimizer.betas, optimizer.eps, optimizer.lr,"),
         (["run", "-m", "method=palp,ti_bd"], "did you mean ti_db?"),
         (
             ["run", "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_job=2"],
@@ -131,6 +133,15 @@ def test_every_example_composes(line: str) -> None:
         (
             ["run", "method=ti_db", "losses.prompt_alignment.weight=1"],
             "this loss is not in use; add it: 'losses=[reconstruction,prompt_alignment]'",
+        ),
+        (
+            ["run", "method=textual_inversion", "optimizer.lr=1", "dry_run=true"],
+            "optimizer.lr=1: nothing trains with it: only words are trained here, at optimizer.token_lr=0.003; "
+            "give optimizer.token_lr instead",
+        ),
+        (
+            ["run", "method=dreambooth", "optimizer.token_lr=1", "dry_run=true"],
+            "optimizer.token_lr=1: nothing trains with it: no words are trained here; give optimizer.lr instead",
         ),
         (["run", "losses.reconstruction.weight=much"], "losses.reconstruction.weight='much': must be a number"),
         (["run", "edits.rank=many"], "edits.rank='many': must be a whole number"),
@@ -250,6 +261,43 @@ def test_the_exit_status_of_a_verb_is_kept(output: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(doctor, "doctor", leave)
     assert main(["doctor"]) == 7
+
+
+def test_a_rate_is_refused_only_where_nothing_trains_with_it(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ["method=textual_inversion", "optimizer.token_lr=1"],
+        ["method=textual_inversion", "optimizer.lr=1", "optimizer.token_lr=null"],
+        ["method=textual_inversion", "edits=lora", "optimizer.lr=1"],
+        ["method=dreambooth", "optimizer.token_lr=null"],
+        ["method=dreambooth", "tokens=learned", "optimizer.token_lr=1"],
+        ["method=rare_adjective", "optimizer.lr=1", "optimizer.token_lr=1"],
+    ):
+        compose("run", *words)
+    compose("report")
+    for words in (
+        ["method=p_plus", "++optimizer.lr=1"],
+        ["method=ti_db", "stages=[{trains: tokens}]", "optimizer.lr=1"],
+    ):
+        with pytest.raises(UserError, match=r"give optimizer\.token_lr"):
+            compose("run", *words)
+    assert main(["run", "-m", "method=p_plus", "optimizer.lr=1,1e-4", "dry_run=true"]) == 1
+    assert "2 of 2 cells failed" in capsys.readouterr().err
+
+
+def test_a_rate_that_a_study_sweeps_goes_on_with_any_recipe(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mine := tmp_path / "mine" / "study").mkdir(parents=True)
+    (mine / "rates.yaml").write_text(
+        "# @package _global_\nstudy_name: rates\nhydra:\n  sweeper:\n    params:\n"
+        "      method: textual_inversion,ti_db\n      optimizer.lr: 0.1,0.2\n"
+    )
+    ran: list[float] = []
+    monkeypatch.setattr("palp_lab.run.run", lambda config: ran.append(config.optimizer.lr) or (0.0, 0.0))
+    for more in ([], ["dry_run=true"]):
+        main(["run", "--config-dir", str(tmp_path / "mine"), "-m", "study=rates", *more])
+        assert sorted(ran) == [0.1, 0.1, 0.2, 0.2]
+        ran.clear()
 
 
 def test_a_lost_job_counts_as_failed(tmp_path: Path) -> None:
@@ -496,7 +544,10 @@ def test_nearest() -> None:
     keys = ["trainer.max_steps", "trainer.ema", "other.max_steps", "seed"]
     assert nearest("max_stps", keys) == "; did you mean other.max_steps?"
     assert nearest("trainr.max_steps", keys) == "; did you mean trainer.max_steps?"
-    assert nearest("trainer.zzz", keys).startswith("; there are: ")
+    assert nearest("trainer.zzz", keys) == "; there are: trainer.ema, trainer.max_steps"
+    assert nearest("trainer.zzz.qqq", keys) == "; there are: trainer.ema, trainer.max_steps"
+    assert nearest("zzz.qqq", keys) == "; there are: other.max_steps, seed, trainer.ema, trainer.max_steps"
+    assert nearest("seed.max_step", keys) == "; did you mean other.max_steps?", "another group's, where none is near"
     assert nearest("x", []) == ""
 
 

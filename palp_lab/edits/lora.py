@@ -56,6 +56,8 @@ class LoraEdits(AbstractEdits):
         super().__init__()
         if init not in STARTS:
             raise UserError(f"edits.init={init}: must be {' or '.join(STARTS)}")
+        if rank < 1:
+            raise UserError(f"edits.rank={rank}: must be at least 1")
         self.rank = rank
         self.alpha = float(rank if alpha is None else alpha)
         self.targets = None if targets is None else tuple(targets)

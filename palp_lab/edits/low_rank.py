@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from palp_lab.types import UserError
 NAME = "palp_lab"
 """What the layers are called inside peft."""
 STARTS = ("uniform", "gaussian")
+NAMED = 12
+"""Ends of layer names in an error line, the most frequent first."""
 
 
 class LowRankLayers:
@@ -35,6 +38,13 @@ class LowRankLayers:
 
         if NAME in getattr(network, "peft_config", {}):
             raise ValueError("the model carries a LoRA already; detach it first")
+        layers = [name for name, module in network.named_modules() if getattr(module, "weight", torch.ones(0)).ndim > 1]
+        if unused := [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in layers)]:
+            kinds = [end for end, _ in Counter(map(_end, layers)).most_common()]
+            raise UserError(
+                f"{key}: no layer of {what} ends in {', '.join(map(repr, unused))}; targets are ends of layer names, "
+                f"such as {', '.join(kinds[:NAMED])}"
+            )
         self.network = network
         with torch.random.fork_rng(devices=[]):
             try:
@@ -42,10 +52,6 @@ class LowRankLayers:
             except ValueError as error:
                 raise UserError(f"{key}={list(targets)}: {str(error).splitlines()[0]}") from error
         self.layers: dict[str, Any] = {n: m for n, m in network.named_modules() if isinstance(m, BaseTunerLayer)}
-        if unused := [t for t in targets if not any(f".{n}".endswith(f".{t}") for n in self.layers)]:
-            known = sorted({name.rpartition(".")[2] for name in self.layers})
-            self.detach()
-            raise UserError(f"{key}: no layer of {what} ends in {unused[0]!r}; these do: {', '.join(known)}")
 
     @torch.no_grad()
     def start(self, device: torch.device, how: str, seed: str) -> None:
@@ -114,3 +120,9 @@ class LowRankLayers:
         config = self.network.peft_config[NAME].to_dict()
         plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
         return {name: weight.detach() for name, weight in self.parts()}, plain
+
+
+def _end(name: str) -> str:
+    """The last part of a layer's name, with what is before it where it is a number: to_q, to_out.0."""
+    before, _, last = name.rpartition(".")
+    return f"{before.rpartition('.')[2]}.{last}" if last.isdigit() and before else last

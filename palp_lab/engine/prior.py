@@ -52,7 +52,7 @@ def class_pictures(
                 "losses.prior_preservation.pictures=given: this dataset has no pictures of the class; take generated"
             )
         return given
-    path = cache / f"class_{_key(model, concept.fill(how.prompt, concept.superclass), how.count)}.safetensors"
+    path = class_file(model, concept, losses, cache)
     if path.is_file():
         try:
             return load_file(path)["pictures"]
@@ -61,6 +61,12 @@ def class_pictures(
     made = draw_class(model, concept.fill(how.prompt, concept.superclass), range(FIRST_SEED, FIRST_SEED + how.count))
     write_whole(path, lambda part: save_file({"pictures": made.contiguous()}, part))
     return made
+
+
+def class_file(model: AbstractModel, concept: Concept, losses: Mapping[str, AbstractLoss], cache: Path) -> Path:
+    """Where the drawn pictures of the class are kept, whether they are there or not."""
+    how = asking(losses)
+    return cache / f"class_{_key(model, concept.fill(how.prompt, concept.superclass), how.count)}.safetensors"
 
 
 def _key(model: AbstractModel, prompt: str, count: int) -> str:

@@ -65,6 +65,24 @@ def test_the_update_is_scale_times_b_a(micro: UNetModel) -> None:
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_a_rank_of_nothing_is_refused_by_its_own_key() -> None:
+    for rank in (0, -4):
+        with pytest.raises(UserError, match=f"^edits.rank={rank}: must be at least 1$"):
+            LoraEdits(rank=rank)
+
+
+@pytest.mark.parametrize("targets", [["to_q", "to_foo"], ["to_foo"], ["attn1", "to_foo"]])
+def test_a_target_that_is_no_end_of_a_layer_is_named(micro: UNetModel, targets: list[str]) -> None:
+    before = [name for name, _ in micro.denoiser.named_modules()]
+    with pytest.raises(UserError) as caught:
+        attached(micro, targets=targets)
+    said, _, ends = str(caught.value).partition("; targets are ends of layer names, such as ")
+    wrong = ", ".join(repr(target) for target in targets if target != "to_q")
+    assert said == f"edits.targets: no layer of the denoiser ends in {wrong}"
+    assert {"to_q", "to_k", "to_v", "to_out.0"} <= set(ends.split(", ")) and len(ends.split(", ")) <= 12
+    assert [name for name, _ in micro.denoiser.named_modules()] == before
+
+
 def test_wider_targets_reach_feed_forward_and_convolutions(micro: UNetModel) -> None:
     before = copy.deepcopy(micro.base)
     edits = attached(micro, rank=2, targets=["to_k", "ff.net.2", "conv1"])
