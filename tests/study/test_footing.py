@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from palp_lab.study.fields import Scalar
 from palp_lab.study.notebook import note
 from palp_lab.study.page import Words
 from palp_lab.study.publishing import publish
@@ -68,3 +69,28 @@ def test_rows_over_the_same_pairs_are_marked_as_before(study: list[Result]) -> N
     found = study_of(study, FAST)
     assert found.uneven == "" and "none is marked best" not in found.tables[0].caption
     assert "**0." in markdown(found.tables[:1])
+
+
+def drawn(result: Result, *settings: dict[str, Scalar]) -> Result:
+    """The result with its records once per setting of the knobs."""
+    return replace(result, records=tuple(replace(one, knobs=knobs) for knobs in settings for one in result.records))
+
+
+def test_how_the_compared_pictures_were_drawn_is_said(study: list[Result], tmp_path: Path) -> None:
+    usual: dict[str, Scalar] = {"guidance": 7.5, "strength": 1.0, "scheduler": "ddim", "steps": 25}
+    some = [r for r in study if r.axes["method"] == "ti_db"][:2]
+    said = "Tables and verdict: guidance 7.5, adapter scale 1, DDIM, 25 steps"
+    alone = [drawn(result, usual) for result in some]
+    assert study_of(alone, FAST).drawn == f"{said}."
+    more = [drawn(some[0], usual, {**usual, "strength": 0.5}), drawn(some[1], usual, {**usual, "strength": 0.5})]
+    found = study_of(more, FAST)
+    assert found.drawn == f"{said}; other settings drawn are marks on the front."
+    written = publish(found, WORDS, tmp_path)
+    assert f"<li>{found.drawn}</li>" in written["report.html"].read_text(encoding="utf-8")
+    assert f"- {found.drawn}\n" in note(more, FAST, "Title", tmp_path, "part").read_text(encoding="utf-8")
+
+
+def test_settings_that_nobody_told_are_not_made_up(study: list[Result]) -> None:
+    some = [r for r in study if r.axes["method"] == "ti_db"][:2]
+    assert study_of(some, FAST).drawn == "Tables and verdict: guidance 5, adapter scale 1."
+    assert study_of([drawn(result, {}) for result in some], FAST).drawn == ""
