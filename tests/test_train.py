@@ -115,6 +115,31 @@ def test_the_gallery_changes_nothing_that_trains(micro: UNetModel, tmp_path: Pat
     assert all(torch.equal(without[name], with_it[name]) for name in without)
 
 
+@pytest.mark.parametrize("memory", [True, False])
+def test_the_gallery_shows_the_average_that_is_saved(
+    micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: bool
+) -> None:
+    """And gives the weights back bit for bit, where memory runs out too."""
+    only = {"reconstruction": Reconstruction()}
+    go(micro, tmp_path / "a", only, how=settings(ema=0.9))
+    shown: list[dict[str, torch.Tensor]] = []
+    real = gallery.personal_text
+
+    def seen(adapter: Adapter, sentences: list[str]) -> Any:
+        shown.append({name: tensor.clone() for name, tensor in adapter.tensors().items()})
+        if not memory:
+            raise torch.OutOfMemoryError("none left")
+        return real(adapter, sentences)
+
+    monkeypatch.setattr(gallery, "personal_text", seen)
+    outcome = go(micro, tmp_path / "b", only, how=settings(gallery=2, ema=0.9), steps=[2])
+    for step, tensors in zip((2, 4), shown[::2], strict=False):
+        saved = read_adapter(outcome.adapters[step])[0]
+        assert all(torch.equal(saved[name], tensors[name]) for name in saved)
+    without, with_it = (torch.load(tmp_path / x / "scratch/last.ckpt", weights_only=True)["state_dict"] for x in "ab")
+    assert without and all(torch.equal(without[name], with_it[name]) for name in without)
+
+
 def test_a_sheet_that_was_being_drawn_when_the_run_was_killed_is_drawn(
     micro: UNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def fit(
     checkpoints = Checkpoints(folder, how.save_every, keep, about, average)
     callbacks: list[Any] = [*([average] if average else []), StepLog(folder / "log.csv")]
     if how.gallery and settings.gallery.sentences:
-        callbacks.append(Gallery(folder / "gallery", how.gallery, settings.gallery, checkpoints.leave_out))
+        callbacks.append(Gallery(folder / "gallery", how.gallery, settings.gallery, checkpoints.leave_out, average))
     callbacks.append(checkpoints)  # after all that a step leaves: whoever resumes behind it does not come back for it
     shown = progress() if settings.log.progress else None
     if shown is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from palp_lab.engine.callbacks import stepped, write_whole
+from palp_lab.adapter import Adapter
+from palp_lab.engine.callbacks import MovingAverage, stepped, write_whole
 from palp_lab.engine.pictures import draw, is_out_of_memory
 from palp_lab.engine.settings import GallerySettings
 from palp_lab.losses.base import personal_text
@@ -23,20 +25,42 @@ from palp_lab.model import synchronize
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def _wearing(adapter: Adapter, average: MovingAverage | None) -> Iterator[None]:
+    """The adapter with its average for weights, and afterwards with its own again, bit for bit, whatever happens."""
+    if average is None:
+        yield
+        return
+    own = {name: parameter.detach().to("cpu", copy=True) for name, parameter in adapter.parts()}
+    try:
+        adapter.load_tensors(average.tensors)
+        yield
+    finally:
+        adapter.load_tensors(own)
+
+
 class Gallery(Callback):
     """A sheet of pictures every so many steps, and after the last one: a row per sentence, a column per seed;
     gallery/step_000100.png. Final.
 
-    Draws from its own generators only, one picture at a time, and changes nothing that trains. Shows the weights
-    themselves, not their average. Where memory runs out it says so and draws no more. `leave_out` is told the seconds
-    it took.
+    Draws from its own generators only, one picture at a time, and changes nothing that trains. Shows what is saved:
+    the `average` where there is one. Where memory runs out it says so and draws no more. `leave_out` is told the
+    seconds it took.
     """
 
-    def __init__(self, folder: Path, every: int, how: GallerySettings, leave_out: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        how: GallerySettings,
+        leave_out: Callable[[float], None],
+        average: MovingAverage | None = None,
+    ) -> None:
         self.folder = folder
         self.every = every
         self.how = how
         self.leave_out = leave_out
+        self.average = average
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -48,7 +72,8 @@ class Gallery(Callback):
         synchronize(module.adapter.model.device)  # what is left of the step belongs to the training
         began = time.perf_counter()
         try:
-            sheet = self._sheet(module)
+            with _wearing(module.adapter, self.average):
+                sheet = self._sheet(module)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -6,6 +6,8 @@ Lines are in a fixed order and each cell has one, so that two machines that ran 
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,8 @@ from palp_lab.study.fields import read_text
 from palp_lab.study.result import Bound, MetricValue, Record, Result, load_result
 from palp_lab.study.writing import write_text
 from palp_lab.types import UserError
+
+logger = logging.getLogger(__name__)
 
 DIGITS = 6
 """Decimals kept in a line (ours): far below any interval, a third of the size."""
@@ -49,15 +53,28 @@ def collect(paths: Iterable[Path]) -> list[Result]:
     """Results from result.json files, results.jsonl files, and folders that are searched for both.
 
     A cell found in several places is taken once; one with pictures beside it (a result.json) wins over a ledger line.
+    Where it is filed under several methods, as a baseline given a method's losses is, the first by name has it,
+    whatever the order of `paths`, and a line says so.
     """
-    found: dict[str, Result] = {}
+    found: dict[str, list[Result]] = {}
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; run a study first, or give results=[...]")
         for result in _read(path):
-            if result.run not in found or found[result.run].folder is None:
-                found[result.run] = result
-    return sorted(found.values(), key=order)
+            found.setdefault(result.run, []).append(result)
+    named = Counter(labels for some in found.values() if len(labels := _labels(some)) > 1)
+    for labels, cells in sorted(named.items()):
+        logger.warning("%d cells are filed as %s alike and count as %s", cells, " and ".join(labels), labels[0])
+    return sorted((min(some, key=_rank) for some in found.values()), key=order)
+
+
+def _labels(some: Iterable[Result]) -> tuple[str, ...]:
+    return tuple(sorted({str(result.axes["method"]) for result in some}))
+
+
+def _rank(result: Result) -> tuple[str, bool, str]:
+    """Which of a cell's results is taken: lowest first, the first that was found among equals."""
+    return str(result.axes["method"]), result.folder is None, repr(sorted(result.axes.items()))
 
 
 def order(result: Result) -> tuple[str, ...]:

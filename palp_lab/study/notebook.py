@@ -53,7 +53,9 @@ def note(results: Sequence[Result], question: Question, title: str, folder: Path
     tables = [*study.tables, *([comparison_table(study.comparisons)] if study.comparisons else [])]
     lines = [
         f"# {title}", "", f"**{study.headline.verdict}**", "",
+        *([f"**{study.uneven}**", ""] if study.uneven else []),
         *(f"- {sentence}" for sentence in (*study.headline.sentences, *open_ends.sentences)),
+        *([f"- {study.drawn}"] if study.drawn else []),
         *(f"- Left out, as all here were scored under {one}: {len(some)} under {other}." for other, some in others),
         "",
         f"n: {len(results)} cells ({cells}) of {concepts} concept{'' if concepts == 1 else 's'}. "

@@ -79,7 +79,7 @@ def summary(study: Study, open_ends: Gaps) -> dict[str, Any]:
         "scope": study.question.scope,
         "cells": {"found": open_ends.cells, "expected": open_ends.expected, "runs": [r.run for r in study.results]},
         "verdict": study.headline.verdict,
-        "sentences": list(study.headline.sentences),
+        "sentences": list(filter(None, (study.uneven, *study.headline.sentences, study.drawn))),
         "reference": list(study.reference),
         "hypervolume": {curve.name: asdict(curve.volume) for curve in study.curves if curve.volume is not None},
         "curves": [

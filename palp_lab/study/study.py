@@ -17,6 +17,7 @@ from palp_lab.study.curves import (
     reference_point,
 )
 from palp_lab.study.directions import higher_is_better, known_metrics
+from palp_lab.study.footing import different_pairs, drawn_with
 from palp_lab.study.headline import Headline, awaited, headline, unasked
 from palp_lab.study.intervals import RESAMPLES
 from palp_lab.study.observations import (
@@ -69,7 +70,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything the report shows, as numbers. `frame` holds all records, `scope` those of the question's scope."""
+    """Everything the report shows, as numbers. `frame` holds all records, `scope` those of the question's scope;
+    `uneven` says so where the rows are over different pairs, and `drawn` at which setting the tables hold."""
 
     question: Question
     results: tuple[Result, ...]
@@ -85,6 +87,8 @@ class Study:
     tables: tuple[Table, ...]
     sizings: tuple[Sizing, ...]
     last_step: int
+    uneven: str = ""
+    drawn: str = ""
 
     @property
     def axes(self) -> tuple[str, str]:
@@ -112,12 +116,13 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     few = [metric for metric in metrics if metric in (*axes, "elements", "copy")]
     shown = bounds[bounds["prompt"].isna() | bounds["prompt"].isin(prompts)] if prompts else bounds
     pairs = pairs_table(scope, *axes, *how)
+    uneven = different_pairs(scope, axes, bool(comparisons) or pairs is not None)
     optional = (transfer_table(frame, few, *how), bounds_table(shown, metrics, *how), pairs)
     tables = (
-        methods_table(frame, metrics, question.scope, *how),
+        methods_table(frame, axes, metrics, question.scope, *how),
         *(prompts_table(frame, axis, *how) for axis in (question.y, question.x)),
         *(table for table in optional if table is not None),
-        cost_table(results, curves, question.series),
+        cost_table(results, curves, question.series, ranked=not uneven),
     )
     return Study(
         question,
@@ -134,6 +139,8 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         tables,
         tuple(_sizings(scope, comparisons, question)),
         int(scope["step"].max()),
+        uneven,
+        drawn_with(scope, bool(swept)),
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from palp_lab.study.curves import Curve
 from palp_lab.study.directions import higher_is_better, known_metrics, label_of
+from palp_lab.study.footing import NO_BEST, is_uneven, last_steps
 from palp_lab.study.intervals import Interval, intervals_of
 from palp_lab.study.observations import at_usual_knobs, metric_names, scoped, series_names
 from palp_lab.study.palette import BOUND_WORDS, words
@@ -24,18 +25,24 @@ MOST_METHODS = 8
 """With more methods the table of all pairs would be longer than anybody reads (ours)."""
 
 
-def methods_table(frame: pd.DataFrame, metrics: Sequence[str], scope: str, resamples: int, seed: int) -> Table:
-    """One row per series at its last step, at the usual knobs."""
+def methods_table(
+    frame: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str], scope: str, resamples: int, seed: int
+) -> Table:
+    """One row per series at its last step, at the usual knobs. A column is ranked only over the same pairs."""
     rows, which = [], _SCOPE_WORDS[scope if frame["own_target"].any() else "all"]
-    for series, last in _last_steps(scoped(frame, scope)):
+    named = last_steps(scoped(frame, scope))
+    every = [last for _, last in named]
+    uneven = is_uneven(every, axes)
+    for series, last in named:
         cells = _cells(last, metrics, resamples, seed)
         rows.append((words(series), int(last["step"].max()), _units(cells), *cells))
     return Table(
         f"methods_{scope}",
-        f"{which}, each method at its last step. Means over concept × prompt × seed with 95 % intervals.",
+        f"{which}, each method at its last step. Means over concept × prompt × seed with 95 % intervals."
+        + (f" {NO_BEST}" if uneven else ""),
         ("method", "steps", "n", *map(label_of, metrics)),
         tuple(rows),
-        (None, None, None, *map(_better, metrics)),
+        (None, None, None, *(None if uneven or is_uneven(every, [one]) else _better(one) for one in metrics)),
     )
 
 
@@ -43,8 +50,8 @@ def prompts_table(frame: pd.DataFrame, metric: str, resamples: int, seed: int) -
     """One row per prompt the metric was measured on, one column per series, at the last step; own-target rows where a
     method has a target."""
     own = scoped(frame, "own")
-    columns = [series for series, _ in _last_steps(own)]
-    by_series = dict(_last_steps(own))
+    columns = [series for series, _ in last_steps(own)]
+    by_series = dict(last_steps(own))
     rows = []
     for group, prompt in sorted(
         {(str(g or ""), str(p)) for g, p in zip(own["prompt_group"], own["prompt"], strict=True)}
@@ -71,7 +78,7 @@ def transfer_table(frame: pd.DataFrame, metrics: Sequence[str], resamples: int, 
         return None
     rows = []
     for scope in ("own", "other"):
-        for series, last in _last_steps(scoped(frame, scope)):
+        for series, last in last_steps(scoped(frame, scope)):
             label = {"own": "the prompt tuned for", "other": "other prompts"}[scope]
             if last["target"].isna().all():
                 label = {"own": "the same prompts (no target)", "other": "all prompts (no target)"}[scope]
@@ -106,8 +113,10 @@ def bounds_table(bounds: pd.DataFrame, metrics: Sequence[str], resamples: int, s
     )
 
 
-def cost_table(results: Sequence[Result], curves: Sequence[Curve], series: Sequence[str] = ()) -> Table:
-    """What a training took per curve (mean over its cells), and the hypervolume it bought."""
+def cost_table(
+    results: Sequence[Result], curves: Sequence[Curve], series: Sequence[str] = (), ranked: bool = True
+) -> Table:
+    """What a training took per curve (mean over its cells), and the hypervolume it bought, `ranked` or not."""
     names = series_names(results, series)
     volumes = {curve.series: curve.volume for curve in curves if curve.knob is None}
     costs = pd.DataFrame(
@@ -133,7 +142,7 @@ def cost_table(results: Sequence[Result], curves: Sequence[Curve], series: Seque
         "Cost of one training (mean over cells) and the hypervolume of the method's curve.",
         ("method", "cells", "minutes", "peak memory (GiB)", "trained parameters", "adapter (KiB)", "hypervolume"),
         tuple(rows),
-        (None, None, None, None, None, None, True),
+        (None, None, None, None, None, None, True if ranked else None),
     )
 
 
@@ -229,13 +238,6 @@ _SCOPE_WORDS = {
     "other": "Prompts other than the one tuned for",
     "all": "All prompts",
 }
-
-
-def _last_steps(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    usual = at_usual_knobs(frame)
-    return [
-        (str(series), rows[rows["step"] == rows["step"].max()]) for series, rows in usual.groupby("series", sort=True)
-    ]
 
 
 def _cells(rows: pd.DataFrame, metrics: Sequence[str], resamples: int, seed: int) -> list[Interval | None]:

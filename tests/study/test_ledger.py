@@ -67,3 +67,19 @@ def test_collecting_prefers_the_result_with_pictures(study: list[Result], tmp_pa
 def test_collecting_from_nowhere_names_the_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         collect([tmp_path / "nowhere"])
+
+
+def test_a_cell_under_two_methods_is_the_same_one_in_any_order(
+    study: list[Result], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A baseline given PALP's losses is PALP: one training, one hash, two labels."""
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    relabelled = [replace(one, axes={**one.axes, "method": "ti_db"}) for one in study[:2]]
+    merge_jsonl(paths[0], study[:3])
+    merge_jsonl(paths[1], relabelled)
+    with caplog.at_level("WARNING"):
+        forwards, backwards = collect(paths), collect(reversed(paths))
+    assert forwards == backwards
+    assert [one.axes["method"] for one in forwards] == ["palp"] * 3
+    said = "2 cells are filed as palp and ti_db alike and count as palp"
+    assert [record.getMessage() for record in caplog.records] == [said] * 2

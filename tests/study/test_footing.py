@@ -1,0 +1,96 @@
+"""What tables and verdict stand on is said beside them: over which pairs, and at which setting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from palp_lab.study.fields import Scalar
+from palp_lab.study.notebook import note
+from palp_lab.study.page import Words
+from palp_lab.study.publishing import publish
+from palp_lab.study.rendering import markdown
+from palp_lab.study.result import Record, Result
+from palp_lab.study.study import Question, study_of
+from tests.study.conftest import PROMPTS
+
+FAST = Question(resamples=20)
+WORDS = Words("Title", "Question?", "palp-lab report")
+LOUD = (
+    "Rows are over different pairs (prompts × subjects × seeds: PALP 2 × 1 × 1; TI + DB 1 × 1 × 1); "
+    "only paired differences are over shared ones."
+)
+
+
+@pytest.fixture
+def uneven(study: list[Result]) -> list[Result]:
+    """PALP under two prompts, its baseline under one of them."""
+    first, second = list(PROMPTS)[:2]
+    here = [r for r in study if r.axes["concept"] == "cat 11" and r.axes["train_seed"] == 0]
+    palp = [r for r in here if r.axes["method"] == "palp" and r.axes["target"] in (first, second)]
+    [baseline] = [r for r in here if r.axes["method"] == "ti_db"]
+    return [*palp, replace(baseline, records=tuple(one for one in baseline.records if one.prompt == first))]
+
+
+def test_rows_over_different_pairs_are_said_wherever_they_stand_side_by_side(
+    uneven: list[Result], tmp_path: Path
+) -> None:
+    study = study_of(uneven, FAST)
+    assert study.uneven == LOUD
+    written = publish(study, WORDS, tmp_path)
+    assert written["report.html"].read_text(encoding="utf-8").count(f"<strong>{LOUD}</strong>") == 3
+    page = note(uneven, FAST, "Title", tmp_path, "part").read_text(encoding="utf-8")
+    assert page.index(study.headline.verdict) < page.index(f"**{LOUD}**") < page.index("\n- ")
+
+
+def test_nothing_is_best_of_rows_over_different_pairs(uneven: list[Result]) -> None:
+    study = study_of(uneven, FAST)
+    for name in ("methods_own", "cost"):
+        [table] = [one for one in study.tables if one.name == name]
+        assert not any(table.better)
+        assert "| **" not in markdown([table])
+    assert "none is marked best" in study.tables[0].caption
+
+
+def test_a_column_measured_on_other_pairs_is_not_ranked(study: list[Result]) -> None:
+    def without(record: Record) -> Record:
+        return replace(record, metrics={name: m for name, m in record.metrics.items() if name != "elements"})
+
+    first = next(r for r in study if r.axes["method"] == "ti_db")
+    some = [replace(r, records=tuple(map(without, r.records))) if r is first else r for r in study]
+    found = study_of(some, FAST)
+    ranked = dict(zip(found.tables[0].columns, found.tables[0].better, strict=True))
+    assert found.uneven == "" and ranked["identity"] is True and ranked["elements"] is None
+
+
+def test_rows_over_the_same_pairs_are_marked_as_before(study: list[Result]) -> None:
+    found = study_of(study, FAST)
+    assert found.uneven == "" and "none is marked best" not in found.tables[0].caption
+    assert "**0." in markdown(found.tables[:1])
+
+
+def drawn(result: Result, *settings: dict[str, Scalar]) -> Result:
+    """The result with its records once per setting of the knobs."""
+    return replace(result, records=tuple(replace(one, knobs=knobs) for knobs in settings for one in result.records))
+
+
+def test_how_the_compared_pictures_were_drawn_is_said(study: list[Result], tmp_path: Path) -> None:
+    usual: dict[str, Scalar] = {"guidance": 7.5, "strength": 1.0, "scheduler": "ddim", "steps": 25}
+    some = [r for r in study if r.axes["method"] == "ti_db"][:2]
+    said = "Tables and verdict: guidance 7.5, adapter scale 1, DDIM, 25 steps"
+    alone = [drawn(result, usual) for result in some]
+    assert study_of(alone, FAST).drawn == f"{said}."
+    more = [drawn(some[0], usual, {**usual, "strength": 0.5}), drawn(some[1], usual, {**usual, "strength": 0.5})]
+    found = study_of(more, FAST)
+    assert found.drawn == f"{said}; other settings drawn are marks on the front."
+    written = publish(found, WORDS, tmp_path)
+    assert f"<li>{found.drawn}</li>" in written["report.html"].read_text(encoding="utf-8")
+    assert f"- {found.drawn}\n" in note(more, FAST, "Title", tmp_path, "part").read_text(encoding="utf-8")
+
+
+def test_settings_that_nobody_told_are_not_made_up(study: list[Result]) -> None:
+    some = [r for r in study if r.axes["method"] == "ti_db"][:2]
+    assert study_of(some, FAST).drawn == "Tables and verdict: guidance 5, adapter scale 1."
+    assert study_of([drawn(result, {}) for result in some], FAST).drawn == ""
