@@ -17,7 +17,6 @@ from palp_lab.model import synchronize
 if TYPE_CHECKING:
     from palp_lab.adapter import Adapter
     from palp_lab.cell import Cell
-    from palp_lab.losses.base import AbstractLoss
 
 PICTURE_BYTES = 1.5
 """Bytes of a PNG per pixel (ours; three channels, which compress to about half)."""
@@ -135,15 +134,8 @@ def training_seconds(cell: Cell) -> float:
     if rates:
         return rates[len(rates) // 2] * int(how.max_steps)
     passes = PASSES["subject"] * len({role for loss in cell.losses.values() for role in loss.reads})
-    passes += PASSES["judge"] * sum(map(_has_judges, cell.losses.values()))
+    passes += PASSES["judge"] * sum(loss.judged and loss.weight != 0 for loss in cell.losses.values())
     return int(how.max_steps) * int(how.batch_size) * passes * pass_seconds(cell)
-
-
-def _has_judges(loss: AbstractLoss) -> bool:
-    """Whether a loss asks the base model: with a target, or under a clean prompt of its own."""
-    from palp_lab.losses.prompt_alignment import PromptAlignment
-
-    return loss.weight != 0 and (loss.needs_target or isinstance(loss, PromptAlignment))
 
 
 def class_stage(cell: Cell) -> dict[str, Any] | None:

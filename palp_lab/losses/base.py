@@ -157,14 +157,16 @@ def _mix(rows: Sequence[Tensor], guidance: float) -> Tensor:
 
 class AbstractLoss(ABC):
     """A scalar of one step. `reads` names the streams it needs; `requires` what the model must offer; `needs_target`
-    whether it means nothing without a target prompt. Reductions are means over all elements, so that batch size,
-    accumulation and world size leave the scale alone."""
+    whether it means nothing without a target prompt; `judged` whether it asks the frozen base model too, which a plan
+    counts. Reductions are means over all elements, so that batch size, accumulation and world size leave the scale
+    alone."""
 
     weight: float
     source: str
     reads: frozenset[Role] = frozenset({Role.SUBJECT})
     requires: frozenset[Capability] = frozenset()
     needs_target: bool = False
+    judged: bool = False
 
     @abstractmethod
     def __call__(self, ctx: StepContext) -> Tensor:

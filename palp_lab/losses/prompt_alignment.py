@@ -54,6 +54,7 @@ class PromptAlignment(AbstractLoss):
 
     version = 1
     source = "arXiv 2401.06105, Eq. 6"
+    judged = True
 
     def __init__(
         self,
