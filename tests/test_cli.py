@@ -439,7 +439,7 @@ def test_a_model_that_cannot_be_had_is_one_line(
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     before = hub.getEffectiveLevel()
-    assert main(["run", "model=sd14", "dry_run=true"]) == 2
+    assert main(["run", "model=sd14", "dataset=tiny", "dry_run=true"]) == 2
     first, line = capsys.readouterr().err.strip().splitlines()
     assert "asking the hub" in first, "half a minute passes"
     assert "model.path=CompVis/stable-diffusion-v1-4 is not here and the hub cannot be reached" in line

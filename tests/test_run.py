@@ -239,6 +239,7 @@ def test_a_key_nobody_listed_counts_as_the_trainings() -> None:
 def test_a_part_that_was_mended_is_another_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without a version stands for itself; with one, its number does; version 1 is the name alone."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two texts of one length and one second would share it
     node = {
         "losses": {"mine": {"_target_": "mended_part.Mine", "weight": 1.0}, "other": [{"_target_": "mended_part.Mine"}]}
     }

@@ -38,7 +38,8 @@ class LowRankLayers:
 
         if NAME in getattr(network, "peft_config", {}):
             raise ValueError("the model carries a LoRA already; detach it first")
-        layers = [name for name, module in network.named_modules() if getattr(module, "weight", torch.ones(0)).ndim > 1]
+        layers = [name for name, w in network.named_parameters() if name.endswith(".weight") and w.ndim > 1]
+        layers = [name.removesuffix(".weight") for name in layers]
         if unused := [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in layers)]:
             kinds = [end for end, _ in Counter(map(_end, layers)).most_common()]
             raise UserError(
