@@ -128,7 +128,7 @@ def normalise_latents(model: AutoencoderKL, images: np.ndarray) -> None:
 
 def to_pixels(images: np.ndarray) -> Tensor:
     """uint8 [n 64 64 3] to float32 [n 3 64 64] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
 def decibel(model: AutoencoderKL, images: np.ndarray) -> float:

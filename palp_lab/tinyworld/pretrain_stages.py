@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from transformers import CLIPTokenizer
 
+from palp_lab.layouts import without_text_model
 from palp_lab.tinyworld import pretrain_generator as generator
 from palp_lab.tinyworld.pretrain_autoencoder import (
     CHANNELS,
@@ -197,7 +198,10 @@ def load_shipped(shipped: Path, name: str, model: nn.Module) -> None:
     """Loads the weights ``name`` of a shipped folder. Raises UserError where they are of another architecture."""
     from safetensors.torch import load_file
 
-    weights = {key: value.float() for key, value in load_file(shipped / name).items()}
+    # Both of a text encoder's layouts are one, in the file as in the version of transformers that built the model.
+    own = {without_text_model(key): key for key in model.state_dict()}
+    found = {without_text_model(key): value.float() for key, value in load_file(shipped / name).items()}
+    weights = {own.get(key, key): value for key, value in found.items()}
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise UserError(
             f"{shipped / name}: another architecture than this version trains; use an empty folder and fresh=true"
