@@ -86,6 +86,7 @@ ARMS |= {
     f"PALP {weight} {alpha} {beta}": (
         {"method": "palp", f"{ALIGN}weight": weight, f"{ALIGN}alpha": alpha, f"{ALIGN}beta": beta},
         *([{"method": "palp"}] if (weight, alpha, beta) == (0.1, 15, 7.5) else []),
+        *([{"method": "palp", f"{ALIGN}weight": 0.3}] if (weight, alpha, beta) == (0.3, 15, 7.5) else []),
         *([{"method": "palp", f"{ALIGN}alpha": 7.5}] if (weight, alpha, beta) == (0.1, 7.5, 7.5) else []),
     )
     for weight in (0.03, 0.1, 0.3)
@@ -93,6 +94,8 @@ ARMS |= {
     for beta in (7.5, 15)
 }
 DIALS = tuple(name for name in ARMS if name.startswith("PALP ") and name[5] in "0123456789")
+ARMS |= {"PALP, weight .3": ARMS["PALP 0.3 15 7.5"]}
+ARMS |= {"control, weight .3": ({"method": "palp_control", f"{ALIGN}weight": 0.3},)}
 COMMON = {"study", "dataset", "concept", "model", "train_seed", "shots", "max_steps", "batch_size", "target"}
 COMMON |= {"trainer.batch_size", "generate.guidance", "generate.strength"}
 """What cells of any setting are filed under: `Where` chooses among these."""

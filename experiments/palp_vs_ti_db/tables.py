@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +31,7 @@ from cells import (
     SKETCH,
     TARGETS,
     TEXT,
+    UNIT,
     WATERCOLOR,
     WORN,
     Where,
@@ -41,13 +44,20 @@ from cells import (
 import palp_lab
 from palp_lab.study.curves import volumes_per_concept
 from palp_lab.study.documents import bare, main, markdown
-from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step, sign_flip_p
+from palp_lab.study.observations import bounds_beside, per_unit
+from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step, per_concept, sign_flip_p
+
+
+def average(arm: str, metric: str, where: Where, step: int | None = None) -> float:
+    """Over seeds, then prompts, then subjects, as every report has it; NaN where there is nothing to average."""
+    rows = rows_of((arm,), where)
+    units = per_unit(rows[rows["step"] == (step or where.exposure[0])], [metric])[metric]
+    return float(per_concept(units).mean())
 
 
 def mean(arm: str, metric: str, where: Where, digits: int, step: int | None = None) -> str:
-    rows = rows_of((arm,), where)
-    values = rows.loc[rows["step"] == (step or where.exposure[0]), metric].dropna()
-    return bare(float(values.mean()), digits) if len(values) else "–"
+    found = average(arm, metric, where, step)
+    return "–" if math.isnan(found) else bare(found, digits)
 
 
 @cache
@@ -64,8 +74,9 @@ def at_equal(challenger: str, baseline: str, where: Where) -> Comparison | None:
 def difference(one: Comparison | None) -> str:
     if one is None:
         return "–"
-    middle, low, high = (bare(x, sign="+") for x in (one.difference.mean, one.difference.low, one.difference.high))
-    return f"{middle} [{low}, {high}]"
+    middle, *ends = (one.difference.mean, one.difference.low, one.difference.high)
+    shown = ", ".join(bare(end, sign="+") for end in ends if end is not None)
+    return bare(middle, sign="+") + (f" [{shown}]" if shown else "")
 
 
 def chance(one: Comparison | None) -> str:
@@ -89,6 +100,8 @@ MOVED = ("text alignment", "identity", "p (identity)", "text at equal identity",
 LEVEL = ("text at equal identity", "p", "pairs there")
 RARE = ("Rare Adjective", "Rare Adjective, .0001")
 OF_THE_TERM = (("PALP", "TI + DB"), ("control", "TI + DB"), ("PALP", "control"))
+HEAVY = ("PALP, weight .3", "control, weight .3")
+OF_HEAVY = ((HEAVY[0], "TI + DB"), (HEAVY[1], "TI + DB"), HEAVY, (HEAVY[0], "PALP"))
 
 
 def have(arms: Mapping[str, str], where: Where) -> dict[str, str]:
@@ -178,7 +191,10 @@ def recipes() -> str:
     }.items():
         for rate in rates:
             told = recipe + rate.replace(", ", " at rate ")
-            rows += [[told, *means(arm, heads, where, 2)] for arm in have({recipe + rate: ""}, where)]
+            for arm in have({recipe + rate: ""}, where):
+                seeds = rows_of((arm,), where).groupby("concept")["train_seed"].unique()
+                shared = replace(where, seeds=tuple(sorted(set.intersection(*map(set, seeds)))))
+                rows.append([told, *means(arm, heads, shared, 2)])
     renders = bounds()[bounds()["name"].eq("true_renders") & bounds()["concept"].isin(FIRST)]
     shown = [bare(float(renders[METRICS[head]].mean()), 2) for head in heads[:-1]]
     return markdown(("", *heads), [*rows, ["true renders of the prompts", *shown, ""]])
@@ -349,11 +365,11 @@ def guidance() -> str:
     return markdown(("", *heads), rows)
 
 
-def worn() -> str:
+def worn(sides: Sequence[tuple[str, str]] = OF_THE_TERM, where: Where | None = None) -> str:
     """Accessories found in their colour, at equal steps and at equal identity."""
     rows = []
-    for challenger, baseline in OF_THE_TERM:
-        frame = rows_of((baseline, challenger), Where(beside=(baseline, challenger)))
+    for challenger, baseline in sides:
+        frame = rows_of((baseline, challenger), replace(where or Where(), beside=(baseline, challenger)))
         after = compare_at_step(frame, baseline, challenger, WORN, 350)
         level = compare_at_equal(frame, baseline, challenger, WORN, IDENTITY)
         found = [cell for one in (after, level) for cell in (difference(one), chance(one))]
@@ -460,30 +476,87 @@ def smaller_models() -> str:
     return markdown(("found in its pictures", *names), rows)
 
 
+PARTS = {
+    "TI + DB": "TI + DB",
+    "PALP": "PALP",
+    "fresh noise": "fresh noise instead of the same",
+    "SDS": "SDS (reference noise)",
+    "NFSD": "NFSD",
+    "no re-scaling": "no re-scaling, same weight",
+    "target as caption": "the target as caption of the photos",
+}
+
+
 def ablations() -> str:
-    where, rows = Where(prompts=(WATERCOLOR,), seeds=(0,), concepts=FIRST), []
-    for arm, name in {
-        "TI + DB": "TI + DB",
-        "PALP": "PALP",
-        "fresh noise": "fresh noise instead of the same",
-        "SDS": "SDS (reference noise)",
-        "NFSD": "NFSD",
-        "no re-scaling": "no re-scaling, same weight",
-        "no re-scaling / 3": "no re-scaling, weight / 3",
-        "target as caption": "the target as caption of the photos",
-    }.items():
-        rows.append([name, *means(arm, PLANE, where), leads(arm, where)])
+    """Over the pairs that all of them have: the part is under way."""
+    where, rows = Where(seeds=(0, 1), concepts=FIRST, beside=tuple(PARTS)), []
+    for arm, name in PARTS.items():
+        found = at_end(arm, "PALP", IDENTITY, where) if arm != "PALP" else None
+        less = bare(found.difference.mean, sign="+") if found else ""
+        rows.append([name, *means(arm, PLANE, where), less, leads(arm, where)])
+    heads = ("", *PLANE, "identity, minus PALP", "text at equal identity, minus TI + DB")
+    return markdown(heads, rows)
+
+
+def ablations_per_target() -> str:
+    rows = []
+    for target in TARGETS:
+        where = Where(prompts=(target,), seeds=(0, 1), concepts=FIRST, beside=tuple(PARTS))
+        if rows_of(("PALP",), where).empty:
+            continue
+        count = rows_of(("PALP",), where)[UNIT].drop_duplicates().shape[0]
+        rows.append([target, str(count), *(" / ".join(means(arm, PLANE[:2], where, 2)) for arm in PARTS)])
+    return markdown(("target", "pairs", *PARTS), rows)
+
+
+def a_third() -> str:
+    """The term without re-scaling is three times as strong: the same at a third of the weight."""
+    where = Where(prompts=(WATERCOLOR,), seeds=(0,), concepts=FIRST)
+    arms = {"TI + DB": "TI + DB", "PALP": "PALP", "no re-scaling": PARTS["no re-scaling"]}
+    arms["no re-scaling / 3"] = "no re-scaling, weight / 3"
+    rows = [[name, *means(arm, PLANE, where), leads(arm, where)] for arm, name in arms.items()]
     return markdown(("", *PLANE, "text at equal identity, minus TI + DB"), rows)
 
 
+DIALED = Where(prompts=(SKETCH, NIGHT), seeds=(0,), concepts=FIRST[:2], beside=DIALS)
+"""Part c: the pairs that every setting has."""
+
+
+UNSEEN = ("cat_77", "robot_77", "bird_77", "bird_1234")
+"""The subjects of part k that part c, which it was chosen from, did not show."""
+
+
 def dial() -> str:
-    where, rows = Where(prompts=(NIGHT,), seeds=(0,), concepts=FIRST[:2]), []
+    rows = []
     settings = {"TI + DB": ["TI + DB", "", "", ""], "control": ["control", ".1", "15", "7.5"]}
     settings |= {arm: [part.removeprefix("0") for part in arm.split()] for arm in DIALS}
     for arm, setting in settings.items():
-        if not rows_of((arm,), where).empty:
-            rows.append([*setting, *means(arm, PLANE[:2], where, 2)])
-    return markdown(("", "weight", "alpha", "beta", *PLANE[:2]), rows)
+        if not rows_of((arm,), DIALED).empty:
+            rows.append([*setting, *means(arm, PLANE, DIALED, 2), leads(arm, DIALED)])
+    return markdown(("", "weight", "alpha", "beta", *PLANE, "text at equal identity, minus TI + DB"), rows)
+
+
+def turns() -> str:
+    """What a step of one dial does in the mean over all settings of the other two, for each subject and target."""
+    steps = (("weight", 0.03, 0.1), ("weight", 0.1, 0.3), ("alpha", 7.5, 15.0), ("beta", 7.5, 15.0))
+    pairs_there = list(product(DIALED.concepts or (), DIALED.prompts or ()))
+    rows = []
+    for dial_name, *ends in steps:
+        at, changes = ("weight", "alpha", "beta").index(dial_name), []
+        for concept, prompt in pairs_there:
+            where = replace(DIALED, concepts=(concept,), prompts=(prompt,))
+            for metric in (TEXT, IDENTITY):
+                before, after = (
+                    [average(arm, metric, where) for arm in DIALS if float(arm.split()[1 + at]) == end] for end in ends
+                )
+                changes.append(statistics.mean(after) - statistics.mean(before))
+        told = [bare(change, 2, sign="+") for change in changes]
+        both = (f"{text} / {subject}" for text, subject in zip(told[::2], told[1::2], strict=True))
+        low, high = (f"{end:g}".removeprefix("0") for end in ends)
+        rows.append([f"{dial_name} {low} -> {high}", *both])
+    short = {SKETCH: "sketch", NIGHT: "at night"}
+    heads = (f"{concept.partition('_')[0]}, {short[prompt]}" for concept, prompt in pairs_there)
+    return markdown(("text alignment / identity", *heads), rows)
 
 
 def exposure() -> str:
@@ -498,7 +571,7 @@ def exposure() -> str:
         where = replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, 4))
         rows += [[arm, str(shots), str(step), *means(arm, heads, where, 2, step)] for step in steps]
     for rival, name in (("class_word", "the base, asked for the class"), ("described", "the base, fully described")):
-        frame = bounds()
+        frame = bounds_beside(bounds(), rows_of(("TI + DB",), replace(EIGHT, concepts=FIRST)))
         frame = frame[(frame["name"] == rival) & frame["concept"].isin(FIRST)]
         rows.append([name, "", "", *(bare(float(frame[METRICS[head]].mean()), 2) for head in heads)])
     return markdown(("method", "photos", "step", *heads), rows)
@@ -587,8 +660,14 @@ TABLES: dict[str, Callable[[], str]] = {
         *((arm, "TI + DB") for arm in ("PALP", "control", *RARE)),
         ("PALP", "control"),
     ),
+    "k": lambda: pairs(Where(seeds=(0,)), ALL, *OF_HEAVY),
+    "k_unseen": lambda: pairs(Where(seeds=(0,), concepts=UNSEEN), ALL, *OF_HEAVY),
+    "k_worn": lambda: worn(OF_HEAVY[:3], Where(seeds=(0,))),
     "b": ablations,
+    "b_targets": ablations_per_target,
+    "b_third": a_third,
     "c": dial,
+    "c_turns": turns,
     "0": exposure,
     "level_0": level_0,
 }

@@ -174,15 +174,16 @@ def volumes_per_concept(rows: pd.DataFrame, bounds: pd.DataFrame, axes: Axes) ->
 def _volume(
     rows: pd.DataFrame, axes: Axes, points: Sequence[CurvePoint], reference: Sequence[float], resamples: int, seed: int
 ) -> Interval:
-    """The curve's hypervolume; its interval resamples whole units, each with all its steps."""
+    """The hypervolume of the units that have all steps, and its interval, which resamples them with all their steps;
+    without two such units that of the marks, and no interval."""
     higher = directions_for(axes)
-    mean = hypervolume([(point.x.mean, point.y.mean) for point in points], reference, higher)
     steps = [per_unit(at_step, axes).add_suffix(f"@{step}") for step, at_step in rows.groupby("step", sort=True)]
-    units = pd.concat(steps, axis=1, join="inner")
+    units = pd.concat([step for step in steps if len(step)], axis=1, join="inner")
     if len(units) < 2:
-        return Interval(mean, None, None, len(units), 0)
+        marks = [(point.x.mean, point.y.mean) for point in points]
+        return Interval(hypervolume(marks, reference, higher), None, None, len(units), 0)
     panel = Panel.of(units)
-    draws = panel.resampled(min(resamples, 500), np.random.default_rng(seed))
-    volumes = [hypervolume(draw.reshape(-1, 2), reference, higher) for draw in draws.T]
+    draws = panel.resampled(resamples, np.random.default_rng(seed))
+    mean, *volumes = (hypervolume(one.reshape(-1, 2), reference, higher) for one in (panel.means(), *draws.T))
     low, high = np.quantile(volumes, [0.025, 0.975])
     return Interval(mean, float(low), float(high), len(units), panel.values.shape[1])

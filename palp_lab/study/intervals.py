@@ -1,9 +1,10 @@
 """Means over concept × prompt × seed, and how far they can be trusted.
 
-The levels are resampled one inside the other: concepts with replacement, within each the prompts, within each the
-training seeds. The mean is taken in the same order (seeds, prompts, concepts), so a concept that was run with more
-seeds counts once. Percentile intervals; with one concept the interval speaks of prompts and seeds only, and with one
-observation there is none.
+Concepts are resampled with replacement, and within each its prompts and, apart from them, its training seeds: one
+training draws all prompts of a method without a target, so that what a seed does, it does to every prompt. A prompt
+that was measured with none of the seeds drawn has the mean of its own. The mean is taken over seeds, then prompts,
+then concepts, so a concept that was run with more seeds counts once. Percentile intervals; with one concept the
+interval speaks of prompts and seeds only, and with one observation there is none.
 """
 
 from __future__ import annotations
@@ -43,32 +44,36 @@ class Interval:
 
 @dataclass(frozen=True)
 class Panel:
-    """Values `[k concept prompt seed]` in a ragged box: prompts of a concept and seeds of a prompt come first."""
+    """Values `[k concept prompt seed]` in a ragged box, where `there` `[concept prompt seed]` says which were measured;
+    a concept's prompts come first, and its training seeds first among the seeds of all its prompts."""
 
     values: Floats
+    there: npt.NDArray[np.bool_]
     prompts: npt.NDArray[np.int64]
     seeds: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, units: pd.DataFrame) -> Panel:
         """From a table indexed by `UNIT` with k columns and no missing value."""
-        concepts: dict[object, dict[object, list[Floats]]] = {}
+        concepts: dict[object, dict[object, dict[object, Floats]]] = {}
         for key, row in zip(units.index, units.to_numpy(dtype=float), strict=True):
-            concepts.setdefault(key[:3], {}).setdefault(key[3], []).append(row)
-        most_prompts = max((len(prompts) for prompts in concepts.values()), default=0)
-        most_seeds = max((len(rows) for prompts in concepts.values() for rows in prompts.values()), default=0)
-        values = np.zeros((units.shape[1], len(concepts), most_prompts, most_seeds))
-        seeds = np.ones((len(concepts), max(most_prompts, 1)), dtype=np.int64)
-        for c, prompts in enumerate(concepts.values()):
-            for p, rows in enumerate(prompts.values()):
-                seeds[c, p] = len(rows)
-                values[:, c, p, : len(rows)] = np.stack(rows, axis=1)
-        return cls(values, np.array([len(prompts) for prompts in concepts.values()], dtype=np.int64), seeds)
+            concepts.setdefault(key[:3], {}).setdefault(key[3], {})[key[4]] = row
+        trained = [list(dict.fromkeys(seed for rows in own.values() for seed in rows)) for own in concepts.values()]
+        prompts = np.array([len(own) for own in concepts.values()], dtype=np.int64)
+        seeds = np.array([len(own) for own in trained], dtype=np.int64)
+        box = (len(concepts), max(prompts, default=0), max(seeds, default=0))
+        values, there = np.zeros((units.shape[1], *box)), np.zeros(box, dtype=bool)
+        for c, (own, order) in enumerate(zip(concepts.values(), trained, strict=True)):
+            for p, rows in enumerate(own.values()):
+                for seed, row in rows.items():
+                    place = (c, p, order.index(seed))
+                    there[place], values[:, *place] = True, row
+        return cls(values, there, prompts, seeds)
 
     def means(self) -> Floats:
         """The means `[k]`, over seeds, then prompts, then concepts."""
         c, p, s = (np.arange(size) for size in self.values.shape[1:])
-        return self._means(c[None], p[None, None], s[None, None, None])[:, 0]
+        return self._means(c[None], p[None, None], s[None, None])[:, 0]
 
     def resampled(self, resamples: int, rng: np.random.Generator) -> Floats:
         """The means of `resamples` draws with replacement at every level: `[k resamples]`."""
@@ -79,16 +84,19 @@ class Panel:
             size = min(chunk, resamples - start)
             c = rng.integers(concepts, size=(size, concepts))
             p = (rng.random((size, concepts, prompts)) * self.prompts[c][..., None]).astype(int)
-            s = (rng.random((size, concepts, prompts, seeds)) * self.seeds[c[..., None], p][..., None]).astype(int)
+            s = (rng.random((size, concepts, seeds)) * self.seeds[c][..., None]).astype(int)
             parts.append(self._means(c, p, s))
         return np.concatenate(parts, axis=1)
 
     def _means(self, c: npt.NDArray[np.int64], p: npt.NDArray[np.int64], s: npt.NDArray[np.int64]) -> Floats:
         counted_p = np.arange(self.values.shape[2]) < self.prompts[c][..., None]
-        counts = self.seeds[c[..., None], p]
-        counted_s = np.arange(self.values.shape[3]) < counts[..., None]
-        picked = self.values[:, c[..., None, None], p[..., None], s]
-        by_prompt = (picked * counted_s).sum(-1) / counts
+        drawn_s = np.arange(self.values.shape[3]) < self.seeds[c][..., None]
+        at = c[..., None, None], p[..., None], s[..., None, :]
+        counted_s = self.there[at] & drawn_s[..., None, :]
+        counts = counted_s.sum(-1)
+        own = self.values.sum(-1) / np.maximum(self.there.sum(-1), 1)  # where none of the seeds drawn was measured
+        by_prompt = (self.values[:, *at] * counted_s).sum(-1) / np.maximum(counts, 1)
+        by_prompt = np.where(counts > 0, by_prompt, own[:, c[..., None], p])
         by_concept = (by_prompt * counted_p).sum(-1) / self.prompts[c]
         return np.asarray(by_concept.mean(-1))
 

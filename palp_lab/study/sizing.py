@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from palp_lab.study.headline import LEAST_CONCEPTS
@@ -36,32 +36,52 @@ def paired_differences(frame: pd.DataFrame, baseline: str, challenger: str, metr
 
 @dataclass(frozen=True)
 class Spread:
-    """Variances of paired differences: between concepts, between the prompts of a concept, and between the training
-    seeds of a prompt. `seeds` is None where each prompt has one: what it adds is then part of `prompts`."""
+    """Variances of paired differences: between concepts, between the prompts of a concept, between its training seeds
+    over all of its prompts, and what is left in one prompt and seed. `seeds` is None where each prompt has one: what it
+    adds is then part of `prompts`."""
 
     concepts: float
     prompts: float
     seeds: float | None
+    rest: float = 0.0
+
+    def of_mean(self, prompts: float, seeds: float) -> float:
+        """Variance of a concept's mean over so many prompts and seeds, beyond what concepts differ by."""
+        return self.prompts / prompts + (self.seeds or 0.0) / seeds + self.rest / (prompts * seeds)
 
 
 def spread(differences: pd.Series) -> Spread:
-    """The spread of `paired_differences`: moments of a nested layout; an estimate below zero counts as zero."""
-    by_prompt = differences.groupby(level=list(UNIT[:4]))
-    seeds, seeds_of = _within(by_prompt)
-    by_concept = by_prompt.mean().groupby(level=list(UNIT[:3]))
-    noisy, prompts_of = _within(by_concept)
-    prompts = max(0.0, (noisy or 0.0) - (seeds or 0.0) / seeds_of)
-    if by_concept.ngroups < 2:
-        return Spread(0.0, prompts, seeds)
-    own = (prompts + (seeds or 0.0) / seeds_of) / prompts_of
-    return Spread(max(0.0, float(by_concept.mean().var(ddof=1)) - own), prompts, seeds)
+    """The spread of `paired_differences`: moments of prompts crossed with seeds within each concept, over the prompts
+    that have all of the concept's seeds; an estimate below zero counts as zero. Seeds of a concept with one prompt
+    cannot be told from what is left, which is then theirs."""
+    squares, free = np.zeros(3), np.zeros(3)  # prompts, seeds, rest
+    counts = []
+    for _, own in differences.groupby(level=list(UNIT[:3])):
+        table = own.groupby(level=list(UNIT[3:])).mean().unstack()
+        counts.append(table.shape)
+        table = table.dropna().to_numpy()
+        prompts, seeds = table.shape
+        if not table.size:
+            continue
+        rows, columns, mean = table.mean(1), table.mean(0), table.mean()
+        left = table - rows[:, None] - columns + mean
+        squares += [seeds * ((rows - mean) ** 2).sum(), prompts * ((columns - mean) ** 2).sum(), (left**2).sum()]
+        free += [prompts - 1, seeds - 1, (prompts - 1) * (seeds - 1)]
+    usual = [len(counts) / sum(1 / shape[axis] for shape in counts) for axis in (0, 1)]
+    mean_squares = np.divide(squares, free, out=np.zeros(3), where=free > 0)
+    rest = float(mean_squares[2])
+    own_prompts, own_seeds = ((mean_squares[at] - rest) / usual[1 - at] for at in (0, 1))
+    found = Spread(0.0, max(0.0, float(own_prompts)), max(0.0, float(own_seeds)) if free[1] else None, rest)
+    by_concept = differences.groupby(level=list(UNIT[:4])).mean().groupby(level=list(UNIT[:3])).mean()
+    if len(by_concept) < 2:
+        return found
+    return replace(found, concepts=max(0.0, float(by_concept.var(ddof=1)) - found.of_mean(usual[0], usual[1])))
 
 
-def _within(groups: Any) -> tuple[float | None, float]:
-    """Variance within groups, None where none has two values, and how many values a group usually has."""
-    sizes, free = groups.size(), int((groups.size() - 1).sum())
-    squares = groups.agg(lambda values: float(((values - values.mean()) ** 2).sum())).sum()
-    return (float(squares) / free if free else None), len(sizes) / float((1 / sizes).sum())
+def usual_prompts(differences: pd.Series) -> int:
+    """How many prompts a concept usually has: the harmonic mean, by which the variance of its mean goes."""
+    counts = differences.reset_index().groupby(list(UNIT[:3]))["prompt"].nunique()
+    return max(1, round(len(counts) / float((1 / counts).sum())))
 
 
 def sizing(
@@ -69,13 +89,13 @@ def sizing(
 ) -> Sizing:
     """The number of concepts for a two-sided paired t-test on concept means to find `difference` with `power`.
 
-    The mean over C concepts has variance (concepts + (prompts + seeds / number of seeds) / number of prompts) / C, so
-    more seeds help only as far as trainings differ by their seed. Never below the number that any claim takes
+    The mean over C concepts has variance (concepts + prompts / P + seeds / S + rest / (P S)) / C with P prompts and S
+    seeds, so more seeds help only as far as trainings differ by their seed. Never below the number that any claim takes
     (`headline.LEAST_CONCEPTS`). Power .8 at level .05 is the usual convention, not a finding.
     """
     from scipy import stats
 
-    variance = found.concepts + (found.prompts + (found.seeds or 0.0) / seeds) / prompts
+    variance = found.concepts + found.of_mean(prompts, seeds)
     if difference == 0:
         return Sizing(difference, prompts, seeds, None, power)
     for concepts in range(LEAST_CONCEPTS, MOST_CONCEPTS):

@@ -33,7 +33,7 @@ from palp_lab.study.observations import (
 from palp_lab.study.palette import words
 from palp_lab.study.pareto import directions_for
 from palp_lab.study.result import Result
-from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread
+from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread, usual_prompts
 from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step, compare_stopped
 from palp_lab.study.table import Table
 from palp_lab.study.tables import (
@@ -212,6 +212,6 @@ def _sizings(scope: pd.DataFrame, comparisons: Sequence[Comparison], question: Q
         return []
     last = seen[-1]
     differences = paired_differences(scope, last.baseline, last.challenger, last.metric, int(last.at.split()[1]))
-    found, prompts = spread(differences), max(1, differences.reset_index()["prompt"].nunique())
+    found, prompts = spread(differences), usual_prompts(differences)
     tried = (1,) if found.seeds is None else (1, 2, 3, 5)
     return [sizing(found, abs(last.difference.mean), prompts, seeds) for seeds in tried]

@@ -23,22 +23,36 @@ def test_the_mean_goes_over_seeds_then_prompts_then_concepts() -> None:
 
 
 def test_resampling_agrees_with_plain_loops() -> None:
-    """The same distribution as nested loops over lists: mean and spread of 20 000 draws agree."""
-    nested = [[[1.0, 2.0], [6.0]], [[10.0, 12.0]]]
+    """The same distribution as loops over lists, seeds drawn once for all prompts of a concept: its quantiles agree."""
+    crossed = [({0: 1.0, 1: 2.0}, {0: 6.0}), ({0: 10.0, 1: 12.0},)]
     rng = np.random.default_rng(1)
 
     def draw() -> float:
-        concepts = [nested[i] for i in rng.integers(2, size=2)]
         means = []
-        for prompts in concepts:
+        for prompts in [crossed[i] for i in rng.integers(2, size=2)]:
+            seeds = rng.integers(2, size=2)
             picked = [prompts[i] for i in rng.integers(len(prompts), size=len(prompts))]
-            means.append(np.mean([np.mean(rng.choice(seeds, size=len(seeds))) for seeds in picked]))
+            there = [[own[seed] for seed in seeds if seed in own] or list(own.values()) for own in picked]
+            means.append(np.mean([np.mean(values) for values in there]))
         return float(np.mean(means))
 
     expected = np.array([draw() for _ in range(20_000)])
     found = Panel.of(table(RAGGED)).resampled(20_000, np.random.default_rng(2))[0]
     assert found.mean() == pytest.approx(expected.mean(), abs=0.08)
     assert np.quantile(found, [0.1, 0.5, 0.9]) == pytest.approx(np.quantile(expected, [0.1, 0.5, 0.9]), abs=0.15)
+
+
+def test_prompts_of_one_training_are_no_trainings_of_their_own() -> None:
+    """Eight prompts share what each of eight trainings differs by: their number must not narrow the interval."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(100):
+        trained = rng.normal(0, 0.03, 8)
+        values = {("a", f"p{p}", s): trained[s] + rng.normal(0, 0.01) for p in range(8) for s in range(8)}
+        (interval,) = intervals_over(table(values), resamples=300, seed=trial)
+        assert interval.low is not None and interval.high is not None
+        hits += interval.low <= 0.0 <= interval.high
+    assert hits >= 80, "with seeds drawn apart for each prompt it is about half"
 
 
 def test_large_panels_are_resampled_in_chunks_with_the_same_mean(monkeypatch: pytest.MonkeyPatch) -> None:
