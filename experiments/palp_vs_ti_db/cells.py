@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
 from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.observations import bound_observations, observations
-from palp_lab.study.result import Result
+from palp_lab.study.result import Record, Result
 
 HERE = Path(__file__).resolve().parent
 TEXT, IDENTITY, WORN = "text_alignment", "identity", "accessories_found"
@@ -118,6 +119,8 @@ class Where:
     """The steps of the whole training and its batch size: the field's exposure is their product."""
     other: bool = False
     """Of an arm with a target the prompts it was not tuned for, in place of its own."""
+    pictures: tuple[int, ...] | None = None
+    """Of each prompt's pictures those that the means are over."""
     beside: tuple[str, ...] = ()
     """Arms that must have measured the same pairs too: means of a study under way are then over the same ones."""
 
@@ -144,6 +147,15 @@ def arms_of(result: Result) -> list[str]:
     return [arm for arm, settings in ARMS.items() if setting in settings]
 
 
+def of_pictures(record: Record, pictures: tuple[int, ...] | None) -> Record:
+    """The record as if it had these pictures alone, in what each picture is measured by."""
+    if pictures is None:
+        return record
+    each = {name: one.per_image for name, one in record.metrics.items() if one.per_image and None not in one.per_image}
+    means = {name: fmean(values[at] for at in pictures) for name, values in each.items()}  # type: ignore[misc]
+    return replace(record, metrics={name: replace(record.metrics[name], value=mean) for name, mean in means.items()})
+
+
 @cache
 def rows_of(arms: tuple[str, ...], where: Where) -> pd.DataFrame:
     """Rows of these arms, one curve each; of an arm with a target those of its own prompt, and of pictures without the
@@ -154,7 +166,9 @@ def rows_of(arms: tuple[str, ...], where: Where) -> pd.DataFrame:
         exposure = (axes["max_steps"], axes["batch_size"])
         if axes["train_seed"] in where.seeds and axes["shots"] == where.shots and exposure == where.exposure:
             common = {key: value for key, value in axes.items() if key in COMMON}
-            found += [replace(result, axes={**common, "method": arm}) for arm in arms if arm in arms_of(result)]
+            mine = [arm for arm in arms if arm in arms_of(result)]
+            records = tuple(of_pictures(one, where.pictures) for one in result.records) if mine else ()
+            found += [replace(result, records=records, axes={**common, "method": arm}) for arm in mine]
     frame = observations(found)
     asked = ~frame["own_target"] if where.other else frame["own_target"] | (frame["prompt_group"] == "drift")
     frame = frame[frame["target"].isna() | asked]

@@ -270,6 +270,41 @@ def stopping() -> str:
     return markdown(("", "pairs", "text alignment", "p", "identity", "p"), rows)
 
 
+def otherwise() -> str:
+    """The lead at equal identity, had it been computed otherwise."""
+    challengers = ("PALP", "control", *RARE, "TI + DB, full")
+
+    def row(name: str, change: Callable[[pd.DataFrame], pd.DataFrame], levels: int = 9, x: str = IDENTITY) -> list[str]:
+        cells = []
+        for arm in challengers:
+            frame = change(rows_of(("TI + DB", arm), Where()))
+            one = compare_at_equal(frame, "TI + DB", arm, TEXT, x, levels=levels)
+            assert one is not None
+            cells.append(f"{bare(one.difference.mean, sign='+')}, p {chance(one)} ({one.pairs})")
+        return [name, *cells]
+
+    def halves(identity: tuple[int, ...], text: tuple[int, ...]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+        def change(frame: pd.DataFrame) -> pd.DataFrame:
+            arms = tuple(frame["series"].unique())
+            one, other = (rows_of(arms, Where(pictures=half)) for half in (identity, text))
+            assert one["run"].tolist() == other["run"].tolist() and one["step"].tolist() == other["step"].tolist()
+            return one.assign(**{TEXT: other[TEXT].to_numpy()})
+
+        return change
+
+    rows = [
+        row("as above: nine levels, steps 50 to 350", lambda frame: frame),
+        row("three levels", lambda frame: frame, levels=3),
+        row("33 levels", lambda frame: frame, levels=33),
+        row("without step 50", lambda frame: frame[frame["step"] > 50]),
+        row("identity to photos that were not trained on", lambda frame: frame, x="identity_held_out"),
+        row("the tiny CLIP's image alignment for identity", lambda frame: frame, x="image_alignment"),
+        row("identity from pictures 1 and 2, text from 3 and 4", halves((0, 1), (2, 3))),
+        row("identity from pictures 3 and 4, text from 1 and 2", halves((2, 3), (0, 1))),
+    ]
+    return markdown(("text at equal identity, minus TI + DB", *challengers), rows)
+
+
 def volumes() -> str:
     """Whole curves in one number, on the pairs that all of them have."""
     where, plane = Where(seeds=(0,)), (IDENTITY, TEXT)
@@ -618,6 +653,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "summary": summary,
     "stopping": stopping,
     "volumes": volumes,
+    "otherwise": otherwise,
     "costs": costs,
     "a": lambda: pairs(Where(), ALL, *OF_THE_TERM),
     "targets": per_target,

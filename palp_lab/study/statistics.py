@@ -72,16 +72,17 @@ def compare_at_equal(
     matched: str,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    levels: int = LEVELS_OF_IDENTITY,
 ) -> Comparison | None:
     """Paired difference of `metric` where both methods have the same value of `matched` (identity).
 
-    Each pair's curve over steps is read as a path in the plane (matched, metric) and interpolated linearly at levels
-    spread evenly over the range that both paths reach; where a path passes a level several times, the mean is taken
-    (no picking of the luckiest step). Pairs whose ranges do not overlap are counted in `possible` only.
+    Each pair's curve over steps is read as a path in the plane (matched, metric) and interpolated linearly at `levels`
+    levels spread evenly over the range that both paths reach; where a path passes a level several times, the mean is
+    taken (no picking of the luckiest step). Pairs whose ranges do not overlap are counted in `possible` only.
     """
     one, other = (_paths(rows, matched, metric) for rows in _sides(frame, baseline, challenger))
     units = [unit for unit in one if unit in other]
-    differences = {unit: _gap(one[unit], other[unit]) for unit in units}
+    differences = {unit: _gap(one[unit], other[unit], levels) for unit in units}
     kept = {unit: gap for unit, gap in differences.items() if gap is not None}
     if not kept:
         return None
@@ -137,13 +138,13 @@ def value_at(path: Floats, level: float) -> float | None:
     return float(np.mean(passed)) if passed else None
 
 
-def _gap(one: Floats, other: Floats) -> float | None:
+def _gap(one: Floats, other: Floats, levels: int) -> float | None:
     low = max(one[:, 0].min(), other[:, 0].min())
     high = min(one[:, 0].max(), other[:, 0].max())
     if low > high:
         return None
     gaps = []
-    for level in np.linspace(low, high, LEVELS_OF_IDENTITY):
+    for level in np.linspace(low, high, levels):
         below, above = value_at(one, float(level)), value_at(other, float(level))
         if below is not None and above is not None:
             gaps.append(above - below)
