@@ -31,7 +31,6 @@ from cells import (
     SKETCH,
     TARGETS,
     TEXT,
-    UNIT,
     WATERCOLOR,
     WORN,
     Where,
@@ -533,17 +532,6 @@ def ablations() -> str:
     return markdown(heads, rows)
 
 
-def ablations_per_target() -> str:
-    rows = []
-    for target in TARGETS:
-        where = Where(prompts=(target,), seeds=(0, 1), concepts=FIRST, beside=tuple(PARTS))
-        if rows_of(("PALP",), where).empty:
-            continue
-        count = rows_of(("PALP",), where)[UNIT].drop_duplicates().shape[0]
-        rows.append([target, str(count), *(" / ".join(means(arm, PLANE[:2], where, 2)) for arm in PARTS)])
-    return markdown(("target", "pairs", *PARTS), rows)
-
-
 def a_third() -> str:
     """The term without re-scaling is three times as strong: the same at a third of the weight."""
     where = Where(prompts=(WATERCOLOR,), seeds=(0,), concepts=FIRST)
@@ -700,7 +688,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "k_unseen": lambda: pairs(Where(seeds=(0,), concepts=UNSEEN), ALL, *OF_HEAVY),
     "k_worn": lambda: worn(OF_HEAVY[:3], Where(seeds=(0,))),
     "b": ablations,
-    "b_targets": ablations_per_target,
     "b_third": a_third,
     "c": dial,
     "c_turns": turns,
