@@ -28,15 +28,18 @@ def sheet_prompts(results: Sequence[Result], most: int = 4) -> list[str]:
 def sheet_blocks(
     results: Sequence[Result], prompts: Sequence[str], series: Sequence[str] = (), concepts: int = 3
 ) -> list[Block]:
-    """A block per concept: base with the class word, each method at its last step (own target where there is one,
-    lowest seed), base with the description, true renders. Concepts and rows without any picture are left out. What has
-    a curve of its own, by `series` or by itself (`observations`), has a row."""
+    """A block per concept of a dataset: base with the class word, each method at its last step (own target where there
+    is one, lowest seed), base with the description, true renders. Concepts and rows without any picture are left out.
+    What has a curve of its own, by `series` or by itself (`observations`), has a row. The heading names the dataset
+    where another one has a concept of that name."""
     pictured = [result for result in results if result.folder is not None]
+    places = sorted({place_of(result) for result in pictured})
+    shared = Counter(concept for concept, _ in places)
     names = series_names(results, series)
     looks = styles(names[result.run] for result in results)
     blocks = []
-    for concept in sorted({str(result.axes["concept"]) for result in pictured}):
-        cells = [result for result in pictured if result.axes["concept"] == concept]
+    for concept, dataset in places:
+        cells = [result for result in pictured if place_of(result) == (concept, dataset)]
         rows = [_bound_row(cells, "class_word", prompts)]
         for name, look in looks.items():
             mine = [cell for cell in cells if names[cell.run] == name]
@@ -44,7 +47,8 @@ def sheet_blocks(
         rows += [_bound_row(cells, name, prompts) for name in ("described", "true_renders")]
         kept = tuple(row for row in rows if any(row.pictures))
         if kept:
-            blocks.append(Block(concept, _bound_pictures(cells, "training_photos", None), kept))
+            heading = f"{concept} ({dataset})" if shared[concept] > 1 else concept
+            blocks.append(Block(heading, _bound_pictures(cells, "training_photos", None), kept))
     return blocks[:concepts]
 
 
@@ -58,12 +62,12 @@ def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Pat
     Of all concepts and sentences that were probed, the one most methods have; the first by name where several have.
     `strip.json`: {"caption": words, "sentence": prompt, "pictures": {method: {step: path relative to strip.json}}}.
     """
-    found: dict[tuple[str, str], tuple[Strip, str]] = {}
+    found: dict[tuple[str, str, str], tuple[Strip, str]] = {}
     for result in results:
         if result.folder is not None:
             for place in (result.folder / "strip.json", result.folder / "strip" / "strip.json"):
                 if place.exists():
-                    _read_strip(place, str(result.axes["concept"]), found)
+                    _read_strip(place, place_of(result), found)
     if not found:
         return None
     pictures, caption = found[min(found, key=lambda key: (-len(found[key][0]), key))]
@@ -74,6 +78,11 @@ def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Pat
         for m in order
     ]
     return rows, caption
+
+
+def place_of(result: Result) -> tuple[str, str]:
+    """Concept and dataset: two datasets may each have a "cat"."""
+    return str(result.axes["concept"]), str(result.axes["dataset"])
 
 
 def training_logs(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, list[Log]]:
@@ -141,10 +150,10 @@ def _paths(cell: Result, images: Sequence[str]) -> tuple[Path, ...]:
     return tuple(cell.folder / image for image in images)
 
 
-def _read_strip(path: Path, concept: str, found: dict[tuple[str, str], tuple[Strip, str]]) -> None:
+def _read_strip(path: Path, place: tuple[str, str], found: dict[tuple[str, str, str], tuple[Strip, str]]) -> None:
     """Add one strip.json; of several trainings of a method the first stays, so that a row is one training."""
     fields = parse(read_text(path), str(path))
-    key = (concept, fields.text_or_null("sentence") or fields.text("caption"))
+    key = (*place, fields.text_or_null("sentence") or fields.text("caption"))
     strip, _ = found.setdefault(key, ({}, fields.text("caption")))
     pictures = fields.child("pictures")
     for method in pictures.values:

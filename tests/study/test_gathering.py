@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
-from palp_lab.study.gathering import sheet_blocks, training_logs
+from palp_lab.study.gathering import sheet_blocks, strip_rows, training_logs
 from palp_lab.study.result import Result
 
 
@@ -35,3 +36,31 @@ def test_two_settings_of_a_method_have_a_row_and_a_log_each(study: list[Result],
     assert shown["TI + DB"] == (tmp_path / "a" / "0.png",)
     assert shown["TI + DB · reconstruction + key locking"] == (tmp_path / "b" / "0.png",)
     assert set(training_logs([plain, with_term])) == {"ti_db", "ti_db · losses [reconstruction,key_locking]"}
+
+
+def test_two_datasets_with_a_concept_of_one_name_have_a_block_each(study: list[Result], tmp_path: Path) -> None:
+    """Side by side in one block they were pictures of one animal by one method, of another by the next."""
+    cells = {str(cell.axes["method"]): cell for cell in study}
+    mine = pictured(cells["palp"], tmp_path / "a", "red")
+    theirs = pictured(cells["ti_db"], tmp_path / "b", "blue")
+    other = replace(theirs, axes={**theirs.axes, "dataset": "dreambench"})
+    concept, prompt = mine.axes["concept"], mine.records[0].prompt
+    blocks = sheet_blocks([mine, other], [prompt])
+    assert [block.heading for block in blocks] == [f"{concept} (dreambench)", f"{concept} (tiny)"]
+    assert [[row.pictures[0][0].parent.name for row in block.rows] for block in blocks] == [["b"], ["a"]]
+    (block,) = sheet_blocks([mine, theirs], [prompt])
+    assert (block.heading, len(block.rows)) == (concept, 2), "one dataset: nothing to tell apart"
+
+
+def test_the_strip_shows_one_subject(study: list[Result], tmp_path: Path) -> None:
+    cells = []
+    for name, dataset in (("palp", "tiny"), ("ti_db", "dreambench")):
+        cell = next(cell for cell in study if cell.axes["method"] == name)
+        cell = replace(pictured(cell, tmp_path / name, "red"), axes={**cell.axes, "dataset": dataset, "concept": "cat"})
+        said = {"caption": "one noise", "sentence": "a photo of {}", "pictures": {name: {"0": "0.png"}}}
+        (tmp_path / name / "strip.json").write_text(json.dumps(said))
+        cells.append(cell)
+    found = strip_rows(cells)
+    assert found is not None and [label for label, _, _ in found[0]] == ["TI + DB"]
+    found = strip_rows([replace(cell, axes={**cell.axes, "dataset": "tiny"}) for cell in cells])
+    assert found is not None and [label for label, _, _ in found[0]] == ["TI + DB", "PALP"]
