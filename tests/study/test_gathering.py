@@ -64,3 +64,26 @@ def test_the_strip_shows_one_subject(study: list[Result], tmp_path: Path) -> Non
     assert found is not None and [label for label, _, _ in found[0]] == ["TI + DB"]
     found = strip_rows([replace(cell, axes={**cell.axes, "dataset": "tiny"}) for cell in cells])
     assert found is not None and [label for label, _, _ in found[0]] == ["TI + DB", "PALP"]
+
+
+def test_the_sheet_shows_the_setting_that_the_tables_hold(study: list[Result], tmp_path: Path) -> None:
+    """Two settings as often as each other: which was shown hung on the order of the records."""
+    cells = {str(cell.axes["method"]): cell for cell in study if cell.axes["concept"] == study[0].axes["concept"]}
+
+    def at(name: str, *guidances: float) -> Result:
+        cell = pictured(cells[name], tmp_path / name, "red")
+        knobs = [{"guidance": guidance, "strength": 1.0} for guidance in guidances]
+        pairs = [(record, setting) for setting in knobs for record in cell.records]
+        records = [replace(r, knobs=told, images=(f"{told['guidance']}.png",)) for r, told in pairs]
+        bounds = [replace(bound, images=(f"{guidances[0]}.png",)) for bound in cell.bounds]
+        return replace(cell, records=tuple(records), bounds=tuple(bounds))
+
+    results = [at("ti_db", 3.0, 7.5), at("textual_inversion", 3.0), at("palp", 7.5)]
+    prompt = cells["palp"].axes["target"]
+    for some in (results, results[::-1]):
+        (block,) = sheet_blocks(some, [str(prompt)])
+        shown = {row.label: ([path.stem for path in row.pictures[0]], row.note) for row in block.rows}
+        assert shown["TI + DB"] == (["7.5"], "step 500")
+        assert shown["PALP"] == (["7.5"], "step 500, tuned for each prompt")
+        assert shown["Textual Inversion"] == (["3.0"], "step 500, guidance 3, strength 1")
+        assert shown["class word"][0] == ["7.5"]
