@@ -87,7 +87,7 @@ def read_captions(folder: Path) -> dict[str, str]:
         if path == table:
             found = json.loads(text)
         else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
             found = {row["file_name"]: row["text"] for row in rows}
     except FileNotFoundError:
         raise UserError(f"{folder}: has neither {' nor '.join(CAPTIONS)}, which say what its pictures show") from None

@@ -26,7 +26,8 @@ def report(config: DictConfig) -> Path:
     own), compare (two methods, or null), scope, series, reference (two numbers, or null), resamples, seed, title,
     question, command. Raises UserError for no results, a metric nobody measured, or a method nobody ran. Results of
     several protocols have a report each, in folders of their protocols' names; the first page, of the most results, is
-    returned.
+    returned. Where a protocol's results cannot answer the question, the others' pages are written all the same before
+    one UserError names each protocol without a report and why.
 
     With `study_kit` the questionnaire of a human study is written instead, with `study_kit_answers` one is scored,
     and with `dreambench_plus` the pictures are laid out for that benchmark's judges.
@@ -50,10 +51,16 @@ def report(config: DictConfig) -> Path:
     if len(groups) == 1:
         return one_report(config, results, folder)
     print(f"{len(groups)} protocols, a report each, since their numbers do not compare:")
-    pages = []
+    pages, failed = [], []
     for name, some in groups.items():
         print(f"{name}, {len(some)} result{'s' if len(some) > 1 else ''}:")
-        pages.append(one_report(config, some, folder / name.replace(" ", "-")))
+        try:
+            pages.append(one_report(config, some, folder / name.replace(" ", "-")))
+        except UserError as error:
+            failed.append(f"no report of {name}: {error}")
+            print("  no report")
+    if failed:
+        raise UserError("; ".join(failed))
     return pages[0]
 
 

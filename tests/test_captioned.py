@@ -38,6 +38,13 @@ def test_captions_are_read_as_imagefolder_has_them_or_from_a_table(tmp_path: Pat
     assert folder_pairs() is None
 
 
+def test_a_caption_may_hold_any_separator_of_lines(tmp_path: Path) -> None:
+    said = {"0.png": "a blue square\u2028on grass", "1.png": "an oblong\x85alone"}
+    lines = [json.dumps({"file_name": name, "text": words}, ensure_ascii=False) for name, words in said.items()]
+    (tmp_path / "metadata.jsonl").write_bytes("\r\n".join(lines).encode())
+    assert read_captions(tmp_path) == said
+
+
 def test_a_folder_without_captions_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         folder_pairs(str(tmp_path / "nowhere"))

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,10 @@ def _given(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         reader = csv.DictReader(io.StringIO(text))
         if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
             raise UserError(f"{path}: has no column {missing[0]}; its first line must be {','.join(COLUMNS)}")
-        for number, row in enumerate(reader, start=2):
-            numbers = {name: _number(row[name], f"{path}, line {number}", name) for name in MEASURES}
-            yield f"{path}, line {number}", {**{n: (row[n] or "").strip() for n in ("kit", "rater", "id")}, **numbers}
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            numbers = {name: _number(row[name], where, name) for name in MEASURES}
+            yield where, {**{n: (row[n] or "").strip() for n in ("kit", "rater", "id")}, **numbers}
         return
     fields = parse(text, str(path))
     if fields.values.get("schema") != ANSWERS_SCHEMA:
@@ -116,9 +118,12 @@ def _number(value: Any, where: str, name: str) -> float | None:
     if value is None or value == "":
         return None
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{where}: {name} is {value!r}, which is no number") from None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: {name} is {value!r}, which is no number")
+    return number
 
 
 def _on_scale(value: float | None, low: int, high: int, where: str, name: str) -> int | None:

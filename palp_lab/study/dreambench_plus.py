@@ -21,6 +21,7 @@ from pathlib import Path
 from PIL import Image
 
 from palp_lab.dataset.concept import with_noun
+from palp_lab.study.gathering import place_of
 from palp_lab.study.observations import series_names
 from palp_lab.study.questionnaire import last_pictures, photos_of
 from palp_lab.study.result import Record, Result
@@ -47,12 +48,13 @@ def lay_out(results: Sequence[Result], folder: Path) -> dict[str, int]:
     if not cells:
         raise UserError("dreambench_plus: needs pictures; give results=[...] with the folders of the cells")
     seeds = {result.axes["train_seed"] for result in cells}
-    concepts = sorted({str(result.axes["concept"]) for result in cells})
+    concepts = sorted({place_of(result) for result in cells})
     counts: dict[str, int] = {}
-    written: set[tuple[str, str, str]] = set()
-    for number, concept in enumerate(concepts):
-        mine = [result for result in cells if result.axes["concept"] == concept]
-        photo, noun = _photo(results, concept), _class_word(mine)
+    photos = photos_of(results)
+    for number, (concept, dataset) in enumerate(concepts):
+        mine = [result for result in cells if place_of(result) == (concept, dataset)]
+        photo, noun = _photo(photos, dataset, concept), _class_word(mine)
+        written: set[tuple[str, str]] = set()
         prompts = sorted({record.prompt for result in mine for record in shown[result.run]})
         name = f"{CATEGORY}_{number:02d}_{noun.lower().replace(' ', '_')}"
         _jpeg(photo, folder / "data" / "images" / CATEGORY / f"{number:02d}.jpg")
@@ -62,12 +64,12 @@ def lay_out(results: Sequence[Result], folder: Path) -> dict[str, int]:
             method = _slug(names[result.run]) + (f"_seed{result.axes['train_seed']}" if len(seeds) > 1 else "")
             place = folder / "samples" / method
             for record in shown[result.run]:
-                if (method, concept, record.prompt) in written:
+                if (method, record.prompt) in written:
                     raise UserError(
                         f"dreambench_plus: two results of {method} drew {record.prompt!r} of {concept}, and its layout "
                         "has one place for them; give results=[...] with one of the two"
                     )
-                written.add((method, concept, record.prompt))
+                written.add((method, record.prompt))
                 counts[method] = counts.get(method, 0) + _write(
                     place, name, prompts.index(record.prompt), record, result, photo, noun
                 )
@@ -85,10 +87,9 @@ def _write(place: Path, name: str, prompt: int, record: Record, result: Result, 
     return len(record.images)
 
 
-def _photo(results: Sequence[Result], concept: str) -> Path:
-    for (_, name), photo in photos_of(results).items():
-        if name == concept:
-            return photo
+def _photo(photos: Mapping[tuple[str, str], Path], dataset: str, concept: str) -> Path:
+    if photo := photos.get((dataset, concept)):
+        return photo
     raise UserError(
         f"dreambench_plus: no result of {concept} has a training photo beside it (bounds/training_photos); "
         "make a cell of it again, or score its pictures again"

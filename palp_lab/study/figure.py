@@ -55,6 +55,12 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, l
     return figure, planes
 
 
+def literal(text: str) -> str:
+    """A text of the user's as matplotlib draws it letter for letter: `$` begins no formula, and a label that begins
+    with `_` is not hidden from the legend (a space of no width goes before it)."""
+    return ("\u200b" if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def png(figure: Figure) -> bytes:
     """The figure as PNG, the same bytes for the same numbers."""
     stream = io.BytesIO()
@@ -75,7 +81,7 @@ def front_figure(curves: Sequence[Curve], bounds: Sequence[Anchor], axes: tuple[
         planes[0].set_title("with the bounds", loc="left", fontsize=11, color=MUTED)
         planes[1].set_title("the curves alone", loc="left", fontsize=11, color=MUTED)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=14, weight="bold")
+        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=14, weight="bold")
     if curves:
         handles, names = planes[0].get_legend_handles_labels()
         columns = legend_columns(names, figure.get_figwidth())
@@ -111,8 +117,8 @@ def _draw_plane(
         for point in curve.points:
             _draw_bars(plane, point.x, point.y, look.colour, 0.18 if swept or crowded else 0.4)
             obstacles += _ends(point.x, point.y)
-        name = words(curve.series)
-        legend = f"{name}, {curve.knob} swept" if swept else f"{name} (n = {_count(curve)})"
+        name = literal(words(curve.series))
+        legend = f"{name}, {literal(str(curve.knob))} swept" if swept else f"{name} (n = {_count(curve)})"
         plane.plot(x, y, color=look.colour, lw=1.2 if swept else 2.2, ls=":" if swept else "-", zorder=3, label=legend,
                    marker=look.mark, ms=4 if swept else 7.5, mec="white", mew=0.9)  # fmt: skip
         obstacles += along(x, y)
@@ -123,9 +129,10 @@ def _draw_plane(
                 bold = {"fontsize": 10.5, "color": look.colour, "weight": "bold"}
                 labels.insert(0, Label(name if crowded else f"{name}\n{point.label} steps", x[i], y[i], bold))
             elif not crowded:
-                labels.append(Label(point.label, x[i], y[i], {"fontsize": 8.5, "color": look.colour}, optional=True))
-    plane.set_xlabel(axis_words(axes[0]), fontsize=12)
-    plane.set_ylabel(axis_words(axes[1]), fontsize=12)
+                small = {"fontsize": 8.5, "color": look.colour}
+                labels.append(Label(literal(point.label), x[i], y[i], small, optional=True))
+    plane.set_xlabel(literal(axis_words(axes[0])), fontsize=12)
+    plane.set_ylabel(literal(axis_words(axes[1])), fontsize=12)
     plane.margins(0.08)
     return labels, obstacles
 

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from palp_lab.study.contact_sheet import Block, Row
-from palp_lab.study.fields import parse, read_text
-from palp_lab.study.observations import frozen, series_names
+from palp_lab.study.fields import Scalar, parse, read_text
+from palp_lab.study.observations import frozen, observations, series_names, usual_knobs
 from palp_lab.study.palette import BOUND_WORDS, styles, words
 from palp_lab.study.progress_figure import Log
 from palp_lab.study.result import Record, Result
 
 STRIP_ORDER = ("base", "ti_db", "palp")
+Knobs = tuple[tuple[str, Scalar], ...]
 
 
 def sheet_prompts(results: Sequence[Result], most: int = 4) -> list[str]:
@@ -28,23 +29,30 @@ def sheet_prompts(results: Sequence[Result], most: int = 4) -> list[str]:
 def sheet_blocks(
     results: Sequence[Result], prompts: Sequence[str], series: Sequence[str] = (), concepts: int = 3
 ) -> list[Block]:
-    """A block per concept: base with the class word, each method at its last step (own target where there is one,
-    lowest seed), base with the description, true renders. Concepts and rows without any picture are left out. What has
-    a curve of its own, by `series` or by itself (`observations`), has a row."""
+    """A block per concept of a dataset: base with the class word, each method at its last step (own target where there
+    is one, lowest seed), base with the description, true renders. Concepts and rows without any picture are left out.
+    What has a curve of its own, by `series` or by itself (`observations`), has a row. The heading names the dataset
+    where another one has a concept of that name. Pictures are drawn as the tables hold them; a method that has none
+    such is shown as most of its own are, and its note says how."""
     pictured = [result for result in results if result.folder is not None]
+    places = sorted({place_of(result) for result in pictured})
+    shared = Counter(concept for concept, _ in places)
     names = series_names(results, series)
     looks = styles(names[result.run] for result in results)
+    usual = usual_knobs(observations(results))
     blocks = []
-    for concept in sorted({str(result.axes["concept"]) for result in pictured}):
-        cells = [result for result in pictured if result.axes["concept"] == concept]
+    for concept, dataset in places:
+        cells = [result for result in pictured if place_of(result) == (concept, dataset)]
+        cells.sort(key=lambda cell: _sampler(cell) != [item for item in usual if item[0] != "strength"])  # for bounds
         rows = [_bound_row(cells, "class_word", prompts)]
         for name, look in looks.items():
             mine = [cell for cell in cells if names[cell.run] == name]
-            rows.append(_method_row(mine, name, prompts, look.colour))
+            rows.append(_method_row(mine, name, prompts, look.colour, usual))
         rows += [_bound_row(cells, name, prompts) for name in ("described", "true_renders")]
         kept = tuple(row for row in rows if any(row.pictures))
         if kept:
-            blocks.append(Block(concept, _bound_pictures(cells, "training_photos", None), kept))
+            heading = f"{concept} ({dataset})" if shared[concept] > 1 else concept
+            blocks.append(Block(heading, _bound_pictures(cells, "training_photos", None), kept))
     return blocks[:concepts]
 
 
@@ -58,12 +66,12 @@ def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Pat
     Of all concepts and sentences that were probed, the one most methods have; the first by name where several have.
     `strip.json`: {"caption": words, "sentence": prompt, "pictures": {method: {step: path relative to strip.json}}}.
     """
-    found: dict[tuple[str, str], tuple[Strip, str]] = {}
+    found: dict[tuple[str, str, str], tuple[Strip, str]] = {}
     for result in results:
         if result.folder is not None:
             for place in (result.folder / "strip.json", result.folder / "strip" / "strip.json"):
                 if place.exists():
-                    _read_strip(place, str(result.axes["concept"]), found)
+                    _read_strip(place, place_of(result), found)
     if not found:
         return None
     pictures, caption = found[min(found, key=lambda key: (-len(found[key][0]), key))]
@@ -74,6 +82,11 @@ def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Pat
         for m in order
     ]
     return rows, caption
+
+
+def place_of(result: Result) -> tuple[str, str]:
+    """Concept and dataset: two datasets may each have a "cat"."""
+    return str(result.axes["concept"]), str(result.axes["dataset"])
 
 
 def training_logs(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, list[Log]]:
@@ -100,22 +113,37 @@ def read_log(path: Path) -> Log:
     return {name: [_float(row[i]) if i < len(row) else None for row in rows[1:]] for i, name in enumerate(rows[0])}
 
 
-def _method_row(cells: Sequence[Result], name: str, prompts: Sequence[str], accent: str) -> Row:
-    usual = Counter(frozen(record.knobs) for cell in cells for record in cell.records).most_common(1)
-    last = max((record.step for cell in cells for record in cell.records), default=0)
+def _method_row(cells: Sequence[Result], name: str, prompts: Sequence[str], accent: str, usual: Knobs) -> Row:
+    drawn = [(cell, record) for cell in cells for record in _drawn_with(cell, usual)]
+    setting = ""
+    if not drawn:
+        own = usual_knobs(observations(cells))
+        drawn = [(cell, record) for cell in cells for record in _drawn_with(cell, own)]
+        shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in own}
+        setting = "".join(f", {key} {value}" for key, value in shown.items())
+    last = max((record.step for _, record in drawn), default=0)
     pictures = []
     for prompt in prompts:
         choices = [
             (not record.own_target, str(cell.axes["train_seed"]).rjust(9), str(cell.axes["target"]), cell, record)
-            for cell in cells
-            for record in cell.records
-            if record.prompt == prompt and record.step == last and frozen(record.knobs) == usual[0][0]
+            for cell, record in drawn
+            if record.prompt == prompt and record.step == last
         ]
         chosen = min(choices, key=lambda choice: choice[:3], default=None)
         pictures.append(_paths(chosen[3], chosen[4].images) if chosen else ())
     tuned = any(_own(cell.records) for cell in cells)
-    note = f"step {last}" + (", tuned for each prompt" if tuned else "")
+    note = f"step {last}" + (", tuned for each prompt" if tuned else "") + setting
     return Row(words(name), note, tuple(pictures), accent)
+
+
+def _drawn_with(cell: Result, knobs: Knobs) -> list[Record]:
+    """The records at a setting of the knobs, and those of other tools' pictures, whose setting nobody told."""
+    return [record for record in cell.records if not record.knobs or frozen(record.knobs) == knobs]
+
+
+def _sampler(cell: Result) -> list[tuple[str, Scalar]]:
+    """How a cell's bounds were drawn: as its first record, but the untuned model has no adapter to scale."""
+    return [item for record in cell.records[:1] for item in frozen(record.knobs) if item[0] != "strength"]
 
 
 def _own(records: Sequence[Record]) -> bool:
@@ -141,10 +169,10 @@ def _paths(cell: Result, images: Sequence[str]) -> tuple[Path, ...]:
     return tuple(cell.folder / image for image in images)
 
 
-def _read_strip(path: Path, concept: str, found: dict[tuple[str, str], tuple[Strip, str]]) -> None:
+def _read_strip(path: Path, place: tuple[str, str], found: dict[tuple[str, str, str], tuple[Strip, str]]) -> None:
     """Add one strip.json; of several trainings of a method the first stays, so that a row is one training."""
     fields = parse(read_text(path), str(path))
-    key = (concept, fields.text_or_null("sentence") or fields.text("caption"))
+    key = (*place, fields.text_or_null("sentence") or fields.text("caption"))
     strip, _ = found.setdefault(key, ({}, fields.text("caption")))
     pictures = fields.child("pictures")
     for method in pictures.values:

@@ -28,7 +28,7 @@ def read_jsonl(path: Path) -> list[Result]:
     """All results of a ledger, in order; a cell that appears twice counts once, the later line wins."""
     path = Path(path)
     found: dict[str, Result] = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):  # a prompt may hold other line separators
         if line.strip():
             result = Result.from_json(line, where=f"{path}, line {number}")
             found[result.run] = result

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from palp_lab.study.directions import label_of
-from palp_lab.study.figure import legend_columns, new_figure
+from palp_lab.study.figure import legend_columns, literal, new_figure
 from palp_lab.study.intervals import intervals_of
 from palp_lab.study.observations import at_usual_knobs
 from palp_lab.study.palette import MUTED, styles, words
@@ -39,7 +39,7 @@ def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int 
                 plane, rows[rows["series"] == name], metric, words(name), looks[method].colour, looks[method].mark,
                 DASHES[siblings.index(name) % len(DASHES)], resamples, seed,
             )  # fmt: skip
-        plane.set_title(label_of(metric), loc="left", fontsize=12, weight="bold")
+        plane.set_title(literal(label_of(metric)), loc="left", fontsize=12, weight="bold")
         _stay_below_one(plane, rows[metric])
         _label_steps(plane)
     handles, labels = planes[0].get_legend_handles_labels()
@@ -89,8 +89,8 @@ def _add_legend(figure: Figure, colours: Mapping[str, str], dashes: Mapping[str,
     """Methods by colour, then losses, and pairs of them, by dashes, below all planes."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour, lw=5, label=name) for name, colour in colours.items()]
-    handles += [Line2D([], [], color=MUTED, ls=dash, lw=2, label=name) for name, dash in dashes.items()]
+    handles = [Line2D([], [], color=colour, lw=5, label=literal(name)) for name, colour in colours.items()]
+    handles += [Line2D([], [], color=MUTED, ls=dash, lw=2, label=literal(name)) for name, dash in dashes.items()]
     names = [str(handle.get_label()) for handle in handles]
     columns = legend_columns(names, figure.get_figwidth(), most=6)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
@@ -143,7 +143,7 @@ def _draw_runs(plane: Plane, runs: Sequence[Log], column: str, colour: str, dash
     if lines:
         mean = pd.concat(lines, axis=1).mean(axis=1).sort_index()
         smooth = mean.rolling(max(1, len(mean) // 20), min_periods=1, center=True).mean()
-        plane.plot(smooth.index, smooth, color=colour, ls=dash, lw=2, label=label)
+        plane.plot(smooth.index, smooth, color=colour, ls=dash, lw=2, label=literal(label))
 
 
 def _draw_line(
@@ -167,4 +167,4 @@ def _draw_line(
             highs.append(np.nan if found[0].high is None else found[0].high)
     if steps:
         plane.fill_between(steps, lows, highs, color=colour, alpha=0.13, lw=0)
-        plane.plot(steps, means, color=colour, ls=dash, marker=mark, ms=6, mec="white", lw=2, label=label)
+        plane.plot(steps, means, color=colour, ls=dash, marker=mark, ms=6, mec="white", lw=2, label=literal(label))

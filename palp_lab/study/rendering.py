@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -52,7 +53,7 @@ def markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         right = ["---" if i == 0 else "---:" for i in range(len(table.columns))]
-        lines = [f"**{table.caption}**", "", _pipes(table.columns), "|" + "|".join(right) + "|"]
+        lines = [f"**{_inline(table.caption)}**", "", _pipes(table.columns), "|" + "|".join(right) + "|"]
         for row in table.rows:
             cells = []
             for column in range(len(row)):
@@ -115,7 +116,16 @@ def _text_columns(table: Table) -> list[int]:
 
 
 def _pipes(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_inline(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _inline(text: str) -> str:
+    """A name in one line of Markdown that begins no HTML: a `<` stays where no tag can begin, as in `< .001`."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*[\r\n]+\s*", " ", text)
 
 
 _TEX = {
@@ -126,7 +136,7 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(letter, letter) for letter in text)
+    return "".join(_TEX.get(letter, letter) for letter in _one_line(text))
 
 
 def html(table: Table) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_every_picture_has_its_photo_and_its_prompt(study_folder: Path, tmp_path
                 assert said.read_text() == prompt and "{}" not in prompt
     with Image.open(next((tmp_path / "samples" / "palp" / "tgt_image").rglob("*.jpg"))) as picture:
         assert picture.format == "JPEG" and picture.size == (64, 64)
+
+
+def test_two_datasets_with_a_concept_of_one_name_are_two_subjects(study_folder: Path, tmp_path: Path) -> None:
+    results = [result for result in collect([study_folder]) if result.axes["train_seed"] == 0]
+    cells = [cell for cell in results if (cell.axes["concept"], cell.axes["method"]) == (CONCEPTS[0], "ti_db")]
+    others = [replace(cell, run=f"{cell.run}x", axes={**cell.axes, "dataset": "another"}) for cell in cells]
+    assert lay_out([*cells, *others], tmp_path) == {"ti_db": 2 * len(PROMPTS) * 4}
+    assert len(list((tmp_path / "data" / "images" / "object").glob("*.jpg"))) == 2
+    folders = sorted(path.name for path in (tmp_path / "samples" / "ti_db" / "tgt_image").iterdir())
+    assert folders == ["object_00_cat", "object_01_cat"]
 
 
 def test_the_verb_keeps_training_seeds_apart(study_folder: Path, tmp_path: Path) -> None:

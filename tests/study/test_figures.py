@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from palp_lab.study.curves import Anchor, Curve, CurvePoint
-from palp_lab.study.figure import front_figure, legend_columns, png
+from palp_lab.study.figure import front_figure, legend_columns, literal, png
 from palp_lab.study.intervals import Interval
 from palp_lab.study.observations import observations
 from palp_lab.study.palette import COLOURS, MARKS, styles, words
@@ -84,6 +84,27 @@ def test_a_crowd_of_curves_has_names_and_no_numbers() -> None:
         assert ("0" in written) is not crowded and ("a" in written) is crowded
         assert not any("lr 0.1" in text for text in written)
         assert len([line for line in plane.lines if line.get_marker() not in ("None", "", None)]) >= len(curves)
+
+
+ODD = (r"$\x$", "5$", "$a$ and $b$", r"\$", "_mine", "_$")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_user_s_text_is_drawn_letter_for_letter(name: str, study: list[Result]) -> None:
+    """A dollar is no formula, and a folder that begins with an underscore is in the legend like any other."""
+    front = front_figure([curve(name, [(0.4, 0.3), (0.5, 0.2)]), curve(name, [(0.4, 0.2)], knob=name)], [], AXES, name)
+    cells = [replace(cell, axes={**cell.axes, "method": name}) for cell in study if cell.axes["method"] == "ti_db"]
+    exposure = exposure_figure(observations(cells).rename(columns={"elements": name}), [name], resamples=20)
+    training = training_figure({name: [{"step": [0, 1], f"{name}/value": [1.0, 0.5]}]})
+    assert training is not None
+    for figure in (front, exposure, training):
+        assert png(figure).startswith(b"\x89PNG")
+        shown = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert any(text.startswith(literal(name)) for text in shown)
+    assert len(front.legends[0].get_texts()) == 3, "two curves and the front"
+    (plane,) = front.axes
+    drawn, plain = plane.text(0.4, 0.3, literal(name)), plane.text(0.4, 0.3, name, parse_math=False)
+    assert drawn.get_window_extent().bounds == plain.get_window_extent().bounds
 
 
 def test_the_same_numbers_are_the_same_bytes() -> None:

@@ -55,6 +55,18 @@ def test_a_half_written_line_is_named(study: list[Result], tmp_path: Path) -> No
         read_jsonl(path)
 
 
+def test_a_prompt_may_hold_any_separator_of_lines(study: list[Result], tmp_path: Path) -> None:
+    """One that JSON leaves as it is made the whole ledger unreadable."""
+    path = tmp_path / "results.jsonl"
+    prompt = "a photo of {}\u2028in the snow\u2029at night\x85alone\x1con\x0bthe\x0cmoon\nagain"
+    odd = replace(study[0], records=(replace(study[0].records[0], prompt=prompt),))
+    merge_jsonl(path, [odd, study[1]])
+    found = {result.run: result for result in read_jsonl(path)}
+    assert len(found) == 2 and found[odd.run].records[0].prompt == prompt
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert {result.run: result for result in read_jsonl(path)} == found, "as an editor on Windows saves it"
+
+
 def test_collecting_prefers_the_result_with_pictures(study: list[Result], tmp_path: Path) -> None:
     merge_jsonl(tmp_path / "results.jsonl", study[:3])
     save_result(study[1], tmp_path / "cells" / "one" / "result.json")

@@ -185,6 +185,21 @@ def test_an_answer_counts_once_and_files_must_be_there(kit: Path, tmp_path: Path
         read_answers([tmp_path / "carl.csv"], key)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("name", ["elements", "similarity"])
+def test_a_number_that_is_none_is_named_with_its_line(kit: Path, tmp_path: Path, name: str, value: str) -> None:
+    given, path = fill(kit, "Anna"), tmp_path / "anna.csv"
+    first, second = ({**one, "kit": given["kit"], "form": 1, "rater": "Anna"} for one in given["answers"][:2])
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerow(first)
+        stream.write("\n")
+        writer.writerow({**second, name: value})
+    with pytest.raises(UserError, match=rf"anna\.csv, line 4: {name} is '{value}', which is no number"):
+        read_answers([path], Key.read(kit / "key.json"))
+
+
 def test_a_study_needs_pictures_of_two_methods(study_folder: Path) -> None:
     results = collect([study_folder])
     with pytest.raises(UserError, match="at least two methods"):

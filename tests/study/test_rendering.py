@@ -41,6 +41,25 @@ def test_markdown_rows_have_one_cell_per_column() -> None:
     assert {row.count("|") for row in rows} == {6}
 
 
+ODD = "a\n\n| b | <b>c</b> <!-- d \r\n< 1"
+
+
+def test_markdown_of_any_name_is_one_row_without_html() -> None:
+    """A folder of another tool may be called anything; its name becomes a method."""
+    table = Table("odd", ODD, ("method", ODD), ((ODD, ODD),), (None, None))
+    caption, empty, *rows = markdown([table]).splitlines()
+    assert caption == "**a | b | &lt;b>c&lt;/b> &lt;!-- d < 1**" and empty == ""
+    cell = r"a \| b \| &lt;b>c&lt;/b> &lt;!-- d < 1"
+    assert rows == [f"| method | {cell} |", "|---|---:|", f"| {cell} | {cell} |"]
+
+
+def test_latex_of_any_name_is_text() -> None:
+    name = "\\ ~ ^ # $ % & _ { }\n\nb"
+    text = latex([Table("odd", name, ("method", name), ((name, name),), (None, None))])
+    escaped = r"\textbackslash{} \textasciitilde{} \textasciicircum{} \# \$ \% \& \_ \{ \} b"
+    assert rf"\caption{{{escaped}}}" in text and rf"{escaped} & {escaped} \\" in text
+
+
 def test_latex_escapes_and_balances() -> None:
     text = latex([TABLE])
     assert r"A \& B: 95 \% of it\_all" in text

@@ -285,6 +285,37 @@ def test_results_of_two_protocols_have_a_report_each(
     assert "2 protocols, a report each" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("without", "changes", "why"),
+    [
+        ("identity", {}, "metric 'identity' was not measured"),
+        ("nothing", {"compare": ["palp", "textual_inversion"]}, "no results of 'textual_inversion' to compare"),
+    ],
+)
+def test_a_protocol_that_cannot_answer_leaves_the_others_their_reports(
+    study: list[Result], tmp_path: Path, without: str, changes: dict[str, object], why: str
+) -> None:
+    """The one that fails comes second of three: the third was never made."""
+    assert study[0].protocol is not None
+    several = []
+    for cell in study:
+        seed, concept, method = (cell.axes[key] for key in ("train_seed", "concept", "method"))
+        version = "1" if seed == 0 else "3" if concept == "cat 11" else "2"
+        if version == "2" and method == "textual_inversion" and without == "nothing":
+            continue
+        records = [
+            replace(r, metrics={n: m for n, m in r.metrics.items() if n != without} if version == "2" else r.metrics)
+            for r in cell.records
+        ]
+        protocol = replace(study[0].protocol, name="p", version=version)
+        several.append(replace(cell, protocol=protocol, records=tuple(records)))
+    merge_jsonl(tmp_path / "results.jsonl", several)
+    with pytest.raises(UserError, match=f"^no report of p 2: {why}") as caught:
+        report(configured([tmp_path / "results.jsonl"], tmp_path, **changes))
+    assert "\n" not in str(caught.value) and "p 1" not in str(caught.value)
+    assert sorted(path.parent.name for path in tmp_path.rglob("report.html")) == ["p-1", "p-3"]
+
+
 def test_networks_are_part_of_what_scored(study: list[Result]) -> None:
     first = study[0].protocol
     assert first is not None and len(by_protocol(study)) == 1
