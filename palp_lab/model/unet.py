@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from palp_lab.types import Latents, Pixels, Timesteps, Vectors
 
 KINDS = {"epsilon": Kind.EPS, "v_prediction": Kind.V, FLOW: Kind.FLOW}
+LEFT_OPEN = {"clip_sample", "set_alpha_to_one", "steps_offset", "timestep_spacing"}
+"""Settings of a scheduler's file that, where it leaves them open, each sampler fills in its own way."""
 
 
 class AbstractUNetModel(AbstractModel):
@@ -108,7 +110,8 @@ class AbstractUNetModel(AbstractModel):
         """What the shapes of the weights do not tell and outputs depend on. Named one by one: whole configurations gain
         keys with every version of diffusers."""
         windows, configs = self.texts[0].windows, [text.encoder.config for text in self.texts]
-        return ({} if windows == 1 else {"windows": windows}) | {
+        left_open = sorted(LEFT_OPEN & set(self.scheduler_config.get("_use_default_values") or ()))
+        return ({} if windows == 1 else {"windows": windows}) | ({"left_open": left_open} if left_open else {}) | {
             "heads": [site.heads for site in self.sites],
             "scaling_factor": self.autoencoder.config.scaling_factor,
             "shift_factor": shift_of(self.autoencoder),

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,9 @@ SCHEMA = "palp_lab.stage/1"
 MANIFEST = "manifest.json"
 SCRATCH = "scratch"
 """Folder inside a stage for what only continuing needs (checkpoints of the training); gone once the stage is whole."""
+
+HALF_WRITTEN = re.compile(r"\.\d+\.")
+"""How the name of a file begins that a process was still writing: killed there, it leaves it behind."""
 
 logger = logging.getLogger(__name__)
 Plain = Mapping[str, Any]
@@ -134,6 +138,8 @@ class Store:
             raise
         seconds = float(about.get("seconds") or time.perf_counter() - began)
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        for half in (path for path in partial.rglob(".*") if HALF_WRITTEN.match(path.name)):
+            half.unlink()
         files = {name: _measure(partial / name) for name in _names(partial)}
         manifest = {"schema": SCHEMA, "kind": kind, "key": key, "seconds": seconds, "about": about}
         manifest |= {"inputs": _plain(inputs), "files": files}

@@ -297,6 +297,34 @@ def test_an_unknown_scheduler_lists_the_known() -> None:
         make_scheduler("plms", {})
 
 
+@pytest.mark.parametrize(
+    ("name", "told", "says"),
+    [
+        ("IPNDMScheduler", {"prediction_type": "v_prediction"}, "v_prediction"),
+        ("HeunDiscreteScheduler", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ],
+)
+def test_a_sampler_that_would_misread_the_model_is_refused(name: str, told: dict[str, object], says: str) -> None:
+    """Stepped as noise, or begun where the model's schedule does not begin, its pictures would be wrong in silence."""
+    with pytest.raises(UserError, match=says):
+        make_scheduler(name, told)
+    assert make_scheduler(name, {"prediction_type": "epsilon"}).config.num_train_timesteps == 1000
+    assert make_scheduler("dpm++", told).config.num_train_timesteps == 1000
+
+
+def test_what_a_scheduler_file_leaves_open_is_part_of_the_fingerprint(micro_path: Path, tmp_path: Path) -> None:
+    """Samplers fill it in each in its own way, so pictures differ from those of a file that has the defaults written
+    out; that a newer diffusers knows more settings changes nothing."""
+    other = copied(micro_path, tmp_path)
+    config = other / "scheduler/scheduler_config.json"
+    told = json.loads(config.read_text())
+    found = []
+    for key in (None, "timestep_spacing", "clip_sample", "rescale_betas_zero_snr"):
+        config.write_text(json.dumps({name: value for name, value in told.items() if name != key}))
+        found.append(UNetModel.open(other).fingerprint)
+    assert len(set(found[:3])) == 3 and found[3] == found[0]
+
+
 def test_a_hub_out_of_reach_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt costs half a minute, and a sweep has a cell for every one; what has come since is found."""
     from huggingface_hub.errors import OfflineModeIsEnabled

@@ -158,6 +158,17 @@ Store(Path(sys.argv[1])).make("train", {"method": "palp", "seed": 0, "lr": 1.0},
 """
 
 
+def test_what_a_killed_process_left_half_written_is_no_part_of_a_stage(tmp_path: Path) -> None:
+    def build(folder: Path) -> dict[str, object]:
+        (folder / "adapters").mkdir()
+        (folder / "adapters" / ".4711.step_000050.safetensors").write_bytes(b"half")
+        (folder / "adapters" / "step_000050.safetensors").write_bytes(b"whole")
+        return {}
+
+    folder = Store(tmp_path).make("train", {"a": 1}, build, resume=True).folder
+    assert [path.name for path in (folder / "adapters").iterdir()] == ["step_000050.safetensors"]
+
+
 def test_what_failed_before_it_had_written_anything_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
