@@ -90,6 +90,7 @@ def train_adapter(
     from palp_lab.engine.prior import class_pictures
     from palp_lab.engine.settings import RunSettings
     from palp_lab.engine.stages import Stages
+    from palp_lab.training import is_further_rank
 
     folder, settings = Path(folder), settings or RunSettings()
     if str(model.dtype) == "torch.float16":
@@ -138,7 +139,8 @@ def train_adapter(
         "seconds": checkpoints.total_seconds(),
         "peak_memory": peak_memory(model.device) if fresh else None,
         "trainable_parameters": numbers,
-        "adapter_bytes": adapters[kept[-1]].stat().st_size,
+        # A further rank may come here when the first has given the folder its final name.
+        "adapter_bytes": None if is_further_rank() else adapters[kept[-1]].stat().st_size,
     }
     return TrainingOutcome(folder, adapters, cost, folder / "log.csv", report)
 

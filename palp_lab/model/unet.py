@@ -111,13 +111,17 @@ class AbstractUNetModel(AbstractModel):
         keys with every version of diffusers."""
         windows, configs = self.texts[0].windows, [text.encoder.config for text in self.texts]
         left_open = sorted(LEFT_OPEN & set(self.scheduler_config.get("_use_default_values") or ()))
-        return ({} if windows == 1 else {"windows": windows}) | ({"left_open": left_open} if left_open else {}) | {
-            "heads": [site.heads for site in self.sites],
-            "scaling_factor": self.autoencoder.config.scaling_factor,
-            "shift_factor": shift_of(self.autoencoder),
-            "side": self.latent_shape[1],
-            "text": [[c.hidden_act, c.eos_token_id, c.num_attention_heads] for c in configs],
-        }
+        return (
+            ({} if windows == 1 else {"windows": windows})
+            | ({"left_open": left_open} if left_open else {})
+            | {
+                "heads": [site.heads for site in self.sites],
+                "scaling_factor": self.autoencoder.config.scaling_factor,
+                "shift_factor": shift_of(self.autoencoder),
+                "side": self.latent_shape[1],
+                "text": [[c.hidden_act, c.eos_token_id, c.num_attention_heads] for c in configs],
+            }
+        )
 
     @cached_property
     def autoencoder_fingerprint(self) -> str:
