@@ -154,7 +154,9 @@ def _told_alpha(header: Mapping[str, str], peft: Mapping[str, Any] | None, part:
             for prefix in prefixes:
                 if key.startswith(prefix):
                     config[key.removeprefix(prefix)] = value
-    return peft_alpha(config, path, rank) if "lora_alpha" in config else float(rank)
+    if "lora_alpha" not in config:
+        return float(rank)
+    return peft_alpha(config, _spellings(path, part == "denoiser"), rank)
 
 
 def _fitted(

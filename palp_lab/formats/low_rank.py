@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +58,19 @@ def from_peft(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[
         path, ending, _ = name.partition(".lora_A.")
         if ending:
             up = weights[name.replace(".lora_A.", ".lora_B.")]
-            found[path] = LowRank(down, up, peft_alpha(config, path, len(down)))
+            found[path] = LowRank(down, up, peft_alpha(config, [path], len(down)))
     return found
 
 
-def peft_alpha(config: Mapping[str, Any], path: str, rank: int) -> float:
+def peft_alpha(config: Mapping[str, Any], spellings: Sequence[str], rank: int) -> float:
     """The alpha a peft configuration gives a layer, such that alpha / rank is its scale. A pattern is a regular
-    expression for the end of a path."""
+    expression for the end of a path; `spellings` are the layer's paths by one version of the libraries or another."""
     patterns = config.get("alpha_pattern") or {}
-    fitting = (float(value) for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", path))
+    fitting = (
+        float(value)
+        for key, value in patterns.items()
+        if any(re.fullmatch(rf"(.*\.)?({key})", path) for path in spellings)
+    )
     alpha = next(fitting, float(config["lora_alpha"]))
     return alpha * rank**0.5 if config.get("use_rslora") else alpha
 

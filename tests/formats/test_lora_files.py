@@ -106,6 +106,17 @@ def test_alpha_from_the_header_and_from_tensors(layers: Layers, updates: Any) ->
     assert read(names, layers, {METADATA: json.dumps(rooted)})["denoiser"][CROSS].alpha == pytest.approx(8 * 2**0.5)
 
 
+@pytest.mark.parametrize("level", ["", "text_model."])
+def test_an_alpha_by_layer_of_a_text_encoder_in_either_layout(layers: Layers, updates: Any, level: str) -> None:
+    """Older versions of transformers have a level `text_model.`, and peft writes whole paths into its patterns."""
+    names = peft_names(updates)
+    told = {"lora_alpha": 2, "alpha_pattern": {f"{level}{WORD}": 8}}
+    header = {METADATA: json.dumps({f"text_encoder.{key}": value for key, value in told.items()})}
+    assert read(names, layers, header)["text_encoder"][WORD].alpha == 8
+    found = read_lora("mine.safetensors", names, {}, layers, told)
+    assert [found["text_encoder"][WORD].alpha, found["denoiser"][CROSS].alpha] == [8, 2]
+
+
 @pytest.mark.parametrize(
     "told", ["{", '{"unet.lora_alpha": null}', '{"unet.lora_alpha": 1, "unet.alpha_pattern": {"(": 2}}']
 )
