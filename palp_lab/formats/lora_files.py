@@ -100,7 +100,8 @@ def read_lora(
         peft: the adapter_config.json beside it, if any.
 
     Raises:
-        UserError: for another kind of update, half a pair, or a base of another shape; names file, key and base.
+        UserError: for another kind of update, half a pair, a layer given twice, or a base of another shape; names file,
+            key and base.
     """
     refuse_strangers(where, list(tensors))
     halves: dict[str, dict[str, Tensor]] = {}
@@ -108,7 +109,10 @@ def read_lora(
     keys: dict[str, str] = {}
     for name, tensor in tensors.items():
         if found := ENDING.fullmatch(name):
-            halves.setdefault(found["layer"], {})[_side(found)] = tensor
+            pair = halves.setdefault(found["layer"], {})
+            if _side(found) in pair:
+                raise _twice(where, keys[found["layer"]], name)
+            pair[_side(found)] = tensor
             keys[found["layer"]] = name
         elif name.endswith(".alpha") and tensor.numel() == 1:
             alphas[name.removesuffix(".alpha")] = float(tensor)
@@ -121,11 +125,15 @@ def read_lora(
         )
     made_for = guess_base(tensors)
     updates: dict[str, dict[str, LowRank]] = {}
+    read_from: dict[tuple[str, str], str] = {}
     for layer, pair in halves.items():
         if len(pair) < 2:
             raise UserError(f"{where}: {keys[layer]} has no other half; the file is incomplete, copy it again")
         if (place := layers.find(layer)) is None:
             raise UserError(f"{where}: {layers.name} has no layer for {keys[layer]}; {made_for}")
+        if place in read_from:
+            raise _twice(where, read_from[place], keys[layer])
+        read_from[place] = keys[layer]
         part, path = place
         down, up = _fitted(where, keys[layer], pair, layers.parts[part][path], layers.name, made_for)
         told = alphas.get(layer)
@@ -138,6 +146,11 @@ def read_lora(
     if stray := sorted(alphas.keys() - halves.keys()):
         raise UserError(f"{where}: {stray[0]}.alpha has no factors beside it; the file is incomplete, copy it again")
     return updates
+
+
+def _twice(where: str, one: str, other: str) -> UserError:
+    """What is said of a second update of a layer: neither the sum nor one of the two is surely what is meant."""
+    return UserError(f"{where}: {one} and {other} give one layer twice; keep one LoRA in the file, in one tool's spelling")
 
 
 def _side(found: re.Match[str]) -> str:

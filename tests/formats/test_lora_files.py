@@ -207,6 +207,19 @@ def test_layers_the_model_has_not(layers: Layers, updates: Any) -> None:
         read(flux, layers)
 
 
+def test_a_layer_given_twice(layers: Layers, updates: Any) -> None:
+    """By two adapters of peft, in two tools' spellings, and under both of kohya's names for the first text encoder."""
+    names = peft_names(updates)
+    kohya, _ = to_kohya(updates, {}, "mia")
+    named = {name.replace(".weight", ".second.weight"): value for name, value in names.items()}
+    first = {name.replace("lora_te_", "lora_te1_"): value for name, value in kohya.items()}
+    for more in (named, kohya):
+        with pytest.raises(UserError, match=r"mine\.safetensors: \S+ and \S+ give one layer twice; keep one LoRA"):
+            read({**names, **more}, layers)
+    with pytest.raises(UserError, match=r"lora_te_text_model\S+ and lora_te1_text_model\S+ give one layer twice"):
+        read({**kohya, **first}, layers)
+
+
 def test_half_a_pair_and_alpha_alone(layers: Layers, updates: Any) -> None:
     names = peft_names(updates)
     with pytest.raises(UserError, match=r"has no other half"):
