@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from palp_lab.formats.low_rank import KOHYA, METADATA, LowRank, Updates, peft_alpha, refuse_strangers
+from palp_lab.formats.low_rank import (
+    KOHYA,
+    METADATA,
+    LowRank,
+    Updates,
+    peft_alpha,
+    refuse_altered_base,
+    refuse_strangers,
+)
 from palp_lab.formats.names import flat, ldm_paths
 from palp_lab.layouts import with_text_model, without_text_model
 from palp_lab.types import UserError
@@ -100,10 +109,12 @@ def read_lora(
         peft: the adapter_config.json beside it, if any.
 
     Raises:
-        UserError: for another kind of update, half a pair, a layer given twice, or a base of another shape; names file,
-            key and base.
+        UserError: for another kind of update, half a pair, a layer given twice, or a base of another shape or with
+            weights of its own; names file, key and base.
     """
     refuse_strangers(where, list(tensors))
+    with suppress(ValueError, AttributeError):  # complained of where an alpha is looked for
+        refuse_altered_base(where, peft or json.loads(header.get(METADATA, "{}")))
     halves: dict[str, dict[str, Tensor]] = {}
     alphas: dict[str, float] = {}
     keys: dict[str, str] = {}
@@ -150,7 +161,7 @@ def read_lora(
 
 def _twice(where: str, one: str, other: str) -> UserError:
     """What is said of a second update of a layer: neither the sum nor one of the two is surely what is meant."""
-    return UserError(f"{where}: {one} and {other} give one layer twice; keep one LoRA in the file, in one tool's spelling")
+    return UserError(f"{where}: {one} and {other} give one layer twice; keep one LoRA, in one spelling")
 
 
 def _side(found: re.Match[str]) -> str:

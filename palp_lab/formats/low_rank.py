@@ -182,6 +182,23 @@ REFUSED = {
 """Parts of keys that mean another kind of update than ours, and its name."""
 
 
+ALTERED = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of peft's `init_lora_weights` that move a part of the base's own weights into the factors."""
+
+
+def refuse_altered_base(where: str, config: Mapping[str, Any]) -> None:
+    """Raises UserError for factors that belong to a changed base: on the untouched one they are another subject.
+
+    `config` is a configuration of peft, or what diffusers keeps of several, by part.
+    """
+    for key, kind in config.items():
+        if key.rpartition(".")[2] == "init_lora_weights" and str(kind).lower().startswith(ALTERED):
+            raise UserError(
+                f"{where}: {key}={kind} changed the base's own weights, which this file lacks; save it with peft's "
+                "path_initial_model_for_weight_conversion, or merge it into a pipeline and give that as model.path"
+            )
+
+
 def refuse_strangers(where: str, names: list[str]) -> None:
     """Raises UserError for an update that is no plain LoRA: half of it would be half a subject."""
     for name in names:

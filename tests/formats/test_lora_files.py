@@ -207,6 +207,15 @@ def test_layers_the_model_has_not(layers: Layers, updates: Any) -> None:
         read(flux, layers)
 
 
+@pytest.mark.parametrize("kind", ["pissa", "pissa_niter_16", "olora", "loftq"])
+def test_factors_of_a_base_that_was_changed(layers: Layers, updates: Any, kind: str) -> None:
+    header = {METADATA: json.dumps({"unet.lora_alpha": 2, "unet.init_lora_weights": kind})}
+    with pytest.raises(UserError, match=rf"mine\.safetensors: unet\.init_lora_weights={kind} changed the base's own"):
+        read(peft_names(updates), layers, header)
+    for kept in (True, "gaussian", "eva", "orthogonal"):
+        read(peft_names(updates), layers, {METADATA: json.dumps({"unet.init_lora_weights": kept})})
+
+
 def test_a_layer_given_twice(layers: Layers, updates: Any) -> None:
     """By two adapters of peft, in two tools' spellings, and under both of kohya's names for the first text encoder."""
     names = peft_names(updates)
