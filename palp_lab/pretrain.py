@@ -77,7 +77,9 @@ def _run(stage: str, folder: Path, config: DictConfig) -> None:
         ship(folder, Path(str(config.to)).absolute(), read_scores(folder))
     else:
         _need(stage, folder, config)
-        _train(stage, folder, config)
+        # The UNets that stage=all goes on with read the latents of the shipped autoencoder and of no other.
+        if stage != "autoencoder" or config.stage != "all" or not _adopt_autoencoder(folder, config):
+            _train(stage, folder, config)
 
 
 def _need(stage: str, folder: Path, config: DictConfig) -> None:
@@ -98,13 +100,16 @@ def _need(stage: str, folder: Path, config: DictConfig) -> None:
 
 
 def _adopt_autoencoder(folder: Path, config: DictConfig) -> bool:
+    """Puts the shipped autoencoder into the folder where it goes on from shipped weights; False where it trains one."""
     shipped = shipped_pipeline()
     if config.fresh or shipped is None or (folder / "autoencoder/checkpoint.pt").exists():
         return False
     from diffusers import AutoencoderKL
 
-    AutoencoderKL.from_pretrained(shipped / "vae").float().save_pretrained(folder / "autoencoder" / "model")
-    print("autoencoder: the shipped one", flush=True)
+    target = folder / "autoencoder" / "model"
+    if not (target / "config.json").exists():
+        AutoencoderKL.from_pretrained(shipped / "vae").float().save_pretrained(target)
+    print("autoencoder: the shipped one, which is not trained", flush=True)
     return True
 
 

@@ -73,6 +73,24 @@ def test_a_stage_goes_on_from_the_shipped_weights(tmp_path: Path) -> None:
     assert state["segments"][:-1] == json.loads((flow / "lineage.json").read_text())["segments"]
 
 
+def test_all_stages_keep_the_shipped_autoencoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped UNets, which every stage after it goes on with, read its latents and no other's."""
+    from safetensors.torch import load_file
+
+    from palp_lab.pretrain import shipped_pipeline
+
+    monkeypatch.setattr("palp_lab.pretrain.STAGES", ("sets", "autoencoder"))
+    assert run(tmp_path, *SMALL) == 0
+    assert "autoencoder: the shipped one, which is not trained" in capsys.readouterr().out
+    folder, weights = tmp_path / "pretrain" / "autoencoder", shipped_pipeline()
+    assert weights is not None and not (folder / "checkpoint.pt").exists()
+    name = "diffusion_pytorch_model.safetensors"
+    shipped, own = load_file(weights / "vae" / name), load_file(folder / "model" / name)
+    assert own.keys() == shipped.keys() and all(torch.equal(own[key], shipped[key].float()) for key in own)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
