@@ -31,6 +31,7 @@ def pretrain(config: DictConfig) -> None:
 
     Raises:
         UserError: for an unknown stage, nonsensical numbers or missing input; names the key and the fix.
+        KeyboardInterrupt: after a signal stopped a stage, which is saved; the same command goes on from there.
     """
     if config.stage not in (*STAGES, "all"):
         from palp_lab.cli_errors import nearest
@@ -39,8 +40,10 @@ def pretrain(config: DictConfig) -> None:
     _check(config)
     folder = Path(str(config.folder)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES if config.stage == "all" else (config.stage,):
-        _run(stage, folder, config)
+    if config.stage == "all":
+        _run_all(folder, config)
+    else:
+        _run(config.stage, folder, config)
 
 
 def _check(config: DictConfig) -> None:
@@ -56,6 +59,18 @@ def _check(config: DictConfig) -> None:
         raise UserError("pretrain.generator.focus: give 0 or more; 0 weighs every place alike")
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={config.device}: pretraining runs on cpu or cuda")
+
+
+def _run_all(folder: Path, config: DictConfig) -> None:
+    """Runs every stage. A file says which is at work, so that after a stop the finished ones are not trained again."""
+    note = folder / "stage.txt"
+    begun = note.read_text(encoding="utf-8") if note.exists() else ""
+    if begun in STAGES:
+        print(f"stage=all: goes on with {begun}", flush=True)
+    for stage in STAGES[STAGES.index(begun) if begun in STAGES else 0 :]:
+        note.write_text(stage, encoding="utf-8")
+        _run(stage, folder, config)
+    note.unlink()
 
 
 def _run(stage: str, folder: Path, config: DictConfig) -> None:
@@ -85,6 +100,7 @@ def _run(stage: str, folder: Path, config: DictConfig) -> None:
 def _need(stage: str, folder: Path, config: DictConfig) -> None:
     """Runs what ``stage`` reads and is not there yet: sets, the autoencoder (the shipped one if any), latents."""
     from palp_lab.tinyworld import pretrain_stages as stages
+    from palp_lab.tinyworld.pretrain_loop import is_finished
 
     stages.sets(folder, config.ranks, config.pretrain.share)
     coded = stage in ("latents", *FOCUSED)
@@ -92,8 +108,8 @@ def _need(stage: str, folder: Path, config: DictConfig) -> None:
         _train("autoencoder", folder, config, own_time=True)
     if coded and stage != "latents" and not (folder / "latents.npy").exists():
         _latents(folder, config.ranks)
-    begun = any((folder / name / "checkpoint.pt").exists() for name in ("text", "generator"))
-    if stage == "generator" and not begun and (config.fresh or shipped_pipeline() is None):
+    begins = stage == "generator" and not (folder / "generator/checkpoint.pt").exists()
+    if begins and (config.fresh or shipped_pipeline() is None) and not is_finished(folder / "text"):
         _train("text", folder, config, own_time=True)
     if stage == "generator_small" and not (folder / "generator/checkpoint.pt").exists():
         raise UserError("generator_small reads generator's text encoder: run palp-lab pretrain stage=generator first")
@@ -174,10 +190,12 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
         weights = None if shipped is None else shipped.parent
         build = partial(getattr(scorers, f"build_{stage}_task"), folder, about.batch, bf16, shipped=weights)
     state = train(build, settings(stage, folder, config, own_time))
+    if not state["finished"]:
+        print(f"{stage}: stopped at step {state['step']}, before its plan was done", flush=True)
+        raise KeyboardInterrupt
     if stage == "autoencoder":
         stages.finish_autoencoder(folder)
-    end = "" if state["finished"] else ", stopped before its plan was done"
-    print(f"{stage}: at step {state['step']}{end}", flush=True)
+    print(f"{stage}: at step {state['step']}", flush=True)
 
 
 def settings(stage: str, folder: Path, config: DictConfig, own_time: bool = False) -> LoopSettings:

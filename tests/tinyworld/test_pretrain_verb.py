@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,34 @@ def test_all_stages_keep_the_shipped_autoencoder(
     name = "diffusion_pytorch_model.safetensors"
     shipped, own = load_file(weights / "vae" / name), load_file(folder / "model" / name)
     assert own.keys() == shipped.keys() and all(torch.equal(own[key], shipped[key].float()) for key in own)
+
+
+def test_a_signal_ends_the_command_and_the_same_command_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half-trained autoencoder is not frozen, and nothing is built on it."""
+    from palp_lab.tinyworld.pretrain_autoencoder import Reconstruction
+    from palp_lab.tinyworld.pretrain_loop import is_finished
+
+    words = [word.replace("steps=2", "steps=4") for word in SMALL]
+    folder, draw = tmp_path / "pretrain", Reconstruction.draw
+
+    def interrupted(task: Reconstruction, rng: torch.Generator) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return draw(task, rng)
+
+    monkeypatch.setattr("palp_lab.pretrain.STAGES", ("sets", "autoencoder", "latents"))
+    with monkeypatch.context() as inner:
+        inner.setattr(Reconstruction, "draw", interrupted)
+        assert run(tmp_path, *words, "fresh=true") == 130
+    said = capsys.readouterr()
+    assert "autoencoder: stopped at step 1, before its plan was done" in said.out and "the same command" in said.err
+    assert not (folder / "autoencoder" / "model").exists() and not (folder / "latents.npy").exists()
+    assert run(tmp_path, *words, "fresh=true") == 0
+    said = capsys.readouterr()
+    assert "stage=all: goes on with autoencoder" in said.out and "autoencoder: at step 4\n" in said.out
+    assert is_finished(folder / "autoencoder") and (folder / "latents.npy").exists()
+    assert not (folder / "stage.txt").exists(), "a further sitting of all stages begins with the first"
 
 
 @pytest.mark.parametrize(
