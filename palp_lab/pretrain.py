@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +44,11 @@ def pretrain(config: DictConfig) -> None:
     _check(config)
     folder = Path(str(config.folder)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    if config.stage == "all":
-        _run_all(folder, config)
-    else:
-        _run(config.stage, folder, config)
+    with _alone(folder):
+        if config.stage == "all":
+            _run_all(folder, config)
+        else:
+            _run(config.stage, folder, config)
 
 
 def _check(config: DictConfig) -> None:
@@ -59,6 +64,21 @@ def _check(config: DictConfig) -> None:
         raise UserError("pretrain.generator.focus: give 0 or more; 0 weighs every place alike")
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={config.device}: pretraining runs on cpu or cuda")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder for one command: two would train one stage and write over each other's checkpoint."""
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            line = f"folder={folder}: another pretrain is at work in it; let it end, or give another folder"
+            raise UserError(line) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _run_all(folder: Path, config: DictConfig) -> None:

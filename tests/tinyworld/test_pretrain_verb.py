@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -119,6 +120,16 @@ def test_a_signal_ends_the_command_and_the_same_command_goes_on(
     assert "stage=all: goes on with autoencoder" in said.out and "autoencoder: at step 4\n" in said.out
     assert is_finished(folder / "autoencoder") and (folder / "latents.npy").exists()
     assert not (folder / "stage.txt").exists(), "a further sitting of all stages begins with the first"
+
+
+def test_one_command_at_a_time_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "pretrain"
+    folder.mkdir()
+    with (folder / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert run(tmp_path, *SMALL, "stage=ship") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"folder={folder}: another pretrain is at work in it" in error
 
 
 @pytest.mark.parametrize(
