@@ -38,6 +38,14 @@ def test_captions_are_read_as_imagefolder_has_them_or_from_a_table(tmp_path: Pat
     assert folder_pairs() is None
 
 
+@pytest.mark.parametrize("name", ["captions.json", "metadata.jsonl"])
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path: Path, name: str) -> None:
+    """Editors of Windows write one."""
+    said = {"captions.json": '{"0.png": "a cat"}', "metadata.jsonl": '{"file_name": "0.png", "text": "a cat"}\n'}
+    (tmp_path / name).write_text(said[name], encoding="utf-8-sig")
+    assert read_captions(tmp_path) == {"0.png": "a cat"}
+
+
 def test_a_folder_without_captions_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         folder_pairs(str(tmp_path / "nowhere"))
