@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from palp_lab.types import Images
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 UNREAD_SUFFIXES = frozenset(
     {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".xcf", ".svg", ".exr", ".hdr"}
     | {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srw", ".raf", ".orf", ".rw2", ".pef", ".3fr"}
@@ -74,7 +74,7 @@ class PreparedPicture:
 def picture_files(folder: Path, key: str) -> list[Path]:
     """The pictures of a folder in the order of their names.
 
-    Raises UserError for a missing or empty folder, and for a picture of a kind that is not read.
+    Raises UserError for a missing or empty folder, for a picture of a kind that is not read, and for a broken link.
     """
     if not folder.exists():
         raise UserError(f"{key}={folder}: no such folder")
@@ -86,7 +86,10 @@ def picture_files(folder: Path, key: str) -> list[Path]:
         raise UserError(f"{key}={folder}: cannot be read ({error.strerror}); check its rights") from None
     if strange := [p for p in inside if p.suffix.lower() in UNREAD_SUFFIXES]:
         raise UserError(f"{strange[0]}: {strange[0].suffix} is not read; save it as JPEG or PNG, or take it away")
-    files = [p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file()]
+    pictures = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    if broken := [p for p in pictures if p.is_symlink() and not p.exists()]:
+        raise UserError(f"{broken[0]}: is a link to a file that is not there; mend it, or take it away")
+    files = [p for p in pictures if p.is_file()]
     if not files:
         raise UserError(f"{key}={folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return files

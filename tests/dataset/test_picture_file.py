@@ -205,5 +205,13 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in picture_files(tmp_path, "key")] == ["a.JPG", "b.png"]
+    for name in ("c.jpe", "d.mpo"):
+        photo(tmp_path / "c.jpg").rename(tmp_path / name)
+    assert [path.name for path in picture_files(tmp_path, "key")] == ["a.JPG", "b.png", "c.jpe", "d.mpo"]
+    (tmp_path / "e.jpg").symlink_to(tmp_path / "b.png")
+    assert len(picture_files(tmp_path, "key")) == 5
+    (tmp_path / "e.jpg").unlink()
+    (tmp_path / "e.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert "e.jpg: is a link to a file that is not there" in said(lambda: picture_files(tmp_path, "key"))
     (tmp_path / "c.HEIC").write_bytes(b"")
     assert "c.HEIC: .HEIC is not read; save it as JPEG or PNG" in said(lambda: picture_files(tmp_path, "key"))
