@@ -169,21 +169,23 @@ def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Colours of a picture whose profile is another than sRGB (wide-gamut phones, print), as a viewer shows them."""
     profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L", "LA", "P", "PA"):
         return image, []
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = ImageCms.getProfileDescription(own).strip()
         if name.lower().startswith("srgb"):
             return image, []
-        plain = image.convert("RGB") if image.mode == "RGBA" else image
+        plain = image if image.mode == "CMYK" else image.convert("RGBA").convert("RGB")
+        if image.mode in ("L", "LA") and own.profile.xcolor_space == "GRAY":
+            plain = image.convert("L")
         turned = ImageCms.profileToProfile(plain, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         turned = None
     if turned is None:
         return image, ["colour profile cannot be read and is ignored"]
-    if image.mode == "RGBA":
-        turned.putalpha(image.getchannel("A"))
+    if image.has_transparency_data:
+        turned.putalpha(image.convert("RGBA").getchannel("A"))
     return turned, [f"colours turned from {name} to sRGB"]
 
 
@@ -195,7 +197,10 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         top = 65535.0
     else:
         top = 1.0 if image.mode == "F" and most <= 1 else 255.0
-    return Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8))
+    grey = Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8))
+    if profile := image.info.get("icc_profile"):
+        grey.info["icc_profile"] = profile
+    return grey
 
 
 def middle(width: int, height: int) -> tuple[int, int, int, int]:
