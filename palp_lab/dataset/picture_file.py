@@ -115,7 +115,7 @@ def read_picture(path: Path, most_pixels: int = LARGEST, ground: str = "white") 
             image.load()
     except UserError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read as a picture ({reason}); save it again as PNG or JPEG") from error
     if min(image.size) < SMALLEST:

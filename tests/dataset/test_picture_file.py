@@ -235,6 +235,15 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert "x.png: is animated or has pages (3 frames)" in line()
 
 
+def test_a_tiff_whose_next_page_has_no_size_is_damaged(tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.tif")
+    whole = path.read_bytes()
+    first = int.from_bytes(whole[4:8], "little")
+    link = first + 2 + 12 * int.from_bytes(whole[first : first + 2], "little")
+    path.write_bytes(whole[:link] + len(whole).to_bytes(4, "little") + whole[link + 4 :] + bytes(6))
+    assert "x.tif: cannot be read as a picture" in said(lambda: read_picture(path))
+
+
 def test_the_limit_of_pixels_is_a_key_and_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photo(tmp_path / "x.png", (60, 40))
     assert "60 x 40 pixels are too many (the limit is 2000)" in said(lambda: read_picture(path, 2000))
