@@ -83,7 +83,7 @@ def read_captions(folder: Path) -> dict[str, str]:
         raise UserError(f"{folder}: no such folder of captioned pictures")
     path = lines if lines.is_file() else table
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path == table:
             found = json.loads(text)
         else:

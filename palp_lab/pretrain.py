@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +35,7 @@ def pretrain(config: DictConfig) -> None:
 
     Raises:
         UserError: for an unknown stage, nonsensical numbers or missing input; names the key and the fix.
+        KeyboardInterrupt: after a signal stopped a stage, which is saved; the same command goes on from there.
     """
     if config.stage not in (*STAGES, "all"):
         from palp_lab.cli_errors import nearest
@@ -39,8 +44,11 @@ def pretrain(config: DictConfig) -> None:
     _check(config)
     folder = Path(str(config.folder)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES if config.stage == "all" else (config.stage,):
-        _run(stage, folder, config)
+    with _alone(folder):
+        if config.stage == "all":
+            _run_all(folder, config)
+        else:
+            _run(config.stage, folder, config)
 
 
 def _check(config: DictConfig) -> None:
@@ -56,6 +64,33 @@ def _check(config: DictConfig) -> None:
         raise UserError("pretrain.generator.focus: give 0 or more; 0 weighs every place alike")
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={config.device}: pretraining runs on cpu or cuda")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder for one command: two would train one stage and write over each other's checkpoint."""
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            line = f"folder={folder}: another pretrain is at work in it; let it end, or give another folder"
+            raise UserError(line) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _run_all(folder: Path, config: DictConfig) -> None:
+    """Runs every stage. A file says which is at work, so that after a stop the finished ones are not trained again."""
+    note = folder / "stage.txt"
+    begun = note.read_text(encoding="utf-8") if note.exists() else ""
+    if begun in STAGES:
+        print(f"stage=all: goes on with {begun}", flush=True)
+    for stage in STAGES[STAGES.index(begun) if begun in STAGES else 0 :]:
+        note.write_text(stage, encoding="utf-8")
+        _run(stage, folder, config)
+    note.unlink()
 
 
 def _run(stage: str, folder: Path, config: DictConfig) -> None:
@@ -77,12 +112,15 @@ def _run(stage: str, folder: Path, config: DictConfig) -> None:
         ship(folder, Path(str(config.to)).absolute(), read_scores(folder))
     else:
         _need(stage, folder, config)
-        _train(stage, folder, config)
+        # The UNets that stage=all goes on with read the latents of the shipped autoencoder and of no other.
+        if stage != "autoencoder" or config.stage != "all" or not _adopt_autoencoder(folder, config):
+            _train(stage, folder, config)
 
 
 def _need(stage: str, folder: Path, config: DictConfig) -> None:
     """Runs what ``stage`` reads and is not there yet: sets, the autoencoder (the shipped one if any), latents."""
     from palp_lab.tinyworld import pretrain_stages as stages
+    from palp_lab.tinyworld.pretrain_loop import is_finished
 
     stages.sets(folder, config.ranks, config.pretrain.share)
     coded = stage in ("latents", *FOCUSED)
@@ -90,21 +128,24 @@ def _need(stage: str, folder: Path, config: DictConfig) -> None:
         _train("autoencoder", folder, config, own_time=True)
     if coded and stage != "latents" and not (folder / "latents.npy").exists():
         _latents(folder, config.ranks)
-    begun = any((folder / name / "checkpoint.pt").exists() for name in ("text", "generator"))
-    if stage == "generator" and not begun and (config.fresh or shipped_pipeline() is None):
+    begins = stage == "generator" and not (folder / "generator/checkpoint.pt").exists()
+    if begins and (config.fresh or shipped_pipeline() is None) and not is_finished(folder / "text"):
         _train("text", folder, config, own_time=True)
     if stage == "generator_small" and not (folder / "generator/checkpoint.pt").exists():
         raise UserError("generator_small reads generator's text encoder: run palp-lab pretrain stage=generator first")
 
 
 def _adopt_autoencoder(folder: Path, config: DictConfig) -> bool:
+    """Puts the shipped autoencoder into the folder where it goes on from shipped weights; False where it trains one."""
     shipped = shipped_pipeline()
     if config.fresh or shipped is None or (folder / "autoencoder/checkpoint.pt").exists():
         return False
     from diffusers import AutoencoderKL
 
-    AutoencoderKL.from_pretrained(shipped / "vae").float().save_pretrained(folder / "autoencoder" / "model")
-    print("autoencoder: the shipped one", flush=True)
+    target = folder / "autoencoder" / "model"
+    if not (target / "config.json").exists():
+        AutoencoderKL.from_pretrained(shipped / "vae").float().save_pretrained(target)
+    print("autoencoder: the shipped one, which is not trained", flush=True)
     return True
 
 
@@ -169,10 +210,12 @@ def _train(stage: str, folder: Path, config: DictConfig, own_time: bool = False)
         weights = None if shipped is None else shipped.parent
         build = partial(getattr(scorers, f"build_{stage}_task"), folder, about.batch, bf16, shipped=weights)
     state = train(build, settings(stage, folder, config, own_time))
+    if not state["finished"]:
+        print(f"{stage}: stopped at step {state['step']}, before its plan was done", flush=True)
+        raise KeyboardInterrupt
     if stage == "autoencoder":
         stages.finish_autoencoder(folder)
-    end = "" if state["finished"] else ", stopped before its plan was done"
-    print(f"{stage}: at step {state['step']}{end}", flush=True)
+    print(f"{stage}: at step {state['step']}", flush=True)
 
 
 def settings(stage: str, folder: Path, config: DictConfig, own_time: bool = False) -> LoopSettings:

@@ -45,6 +45,14 @@ def test_a_caption_may_hold_any_separator_of_lines(tmp_path: Path) -> None:
     assert read_captions(tmp_path) == said
 
 
+@pytest.mark.parametrize("name", ["captions.json", "metadata.jsonl"])
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path: Path, name: str) -> None:
+    """Editors of Windows write one."""
+    said = {"captions.json": '{"0.png": "a cat"}', "metadata.jsonl": '{"file_name": "0.png", "text": "a cat"}\n'}
+    (tmp_path / name).write_text(said[name], encoding="utf-8-sig")
+    assert read_captions(tmp_path) == {"0.png": "a cat"}
+
+
 def test_a_folder_without_captions_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         folder_pairs(str(tmp_path / "nowhere"))

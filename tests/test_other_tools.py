@@ -65,6 +65,13 @@ def test_the_word_that_was_made_up_for_the_subject_never_reaches_a_scorer(foreig
     assert sentences == {"a photo of a {} in the snow", "a sketch of a {}"}
 
 
+def test_a_byte_order_mark_before_the_prompts(foreign: Path) -> None:
+    """Editors of Windows write one."""
+    path = foreign / "prompts.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert len(read_foreign(foreign, Renders().concept())) == 4
+
+
 def test_a_prompt_without_the_class_word_is_one_line(foreign: Path) -> None:
     path = foreign / "prompts.json"
     path.write_text(path.read_text().replace("a photo of a cat", "a photo of a cathedral"))

@@ -23,7 +23,7 @@ from palp_lab.dataset.tiny import TARGET as DEFAULT
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.memory import known_result
 from palp_lab.result_folder import RESULT, overridden, result_folder
-from palp_lab.run import run
+from palp_lab.run import read_targets, run
 from palp_lab.sources import digest_of, written_in
 from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
@@ -393,6 +393,14 @@ def test_targets_from_a_file(micro_lab: MicroLab, output: Path, tmp_path: Path) 
     path.write_text("a sketch in the snow\n")
     with pytest.raises(UserError, match=r"targets\.txt, line 1: .* needs exactly one {}"):
         run(micro_lab.compose(f"output={output}", "method=palp", f"targets_file={path}"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_target(tmp_path: Path) -> None:
+    """Editors of Windows write one."""
+    path = tmp_path / "targets.txt"
+    for text in ("a photo of {}\n", "# a comment\na photo of {}\n"):
+        path.write_text(text, encoding="utf-8-sig")
+        assert read_targets(path) == ["a photo of {}"]
 
 
 def test_several_targets_and_several_processes_are_one_line(

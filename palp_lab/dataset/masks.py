@@ -29,8 +29,8 @@ SMALLEST_SHARE = 0.002
 
 
 def photo_stem(path: Path) -> str | None:
-    """The stem of the photo a mask file belongs to; None for a file that is no mask."""
-    return next((path.stem.removesuffix(end) for end in MASK_SUFFIXES if path.stem.endswith(end)), None)
+    """The stem of the photo a mask file belongs to, its suffix in any case; None for a file that is no mask."""
+    return next((path.stem[: -len(end)] for end in MASK_SUFFIXES if path.stem.lower().endswith(end)), None)
 
 
 def masks_in(folder: Path, key: str) -> dict[str, Path]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from palp_lab.types import Images
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 UNREAD_SUFFIXES = frozenset(
     {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".xcf", ".svg", ".exr", ".hdr"}
     | {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srw", ".raf", ".orf", ".rw2", ".pef", ".3fr"}
@@ -74,7 +74,7 @@ class PreparedPicture:
 def picture_files(folder: Path, key: str) -> list[Path]:
     """The pictures of a folder in the order of their names.
 
-    Raises UserError for a missing or empty folder, and for a picture of a kind that is not read.
+    Raises UserError for a missing or empty folder, for a picture of a kind that is not read, and for a broken link.
     """
     if not folder.exists():
         raise UserError(f"{key}={folder}: no such folder")
@@ -86,7 +86,10 @@ def picture_files(folder: Path, key: str) -> list[Path]:
         raise UserError(f"{key}={folder}: cannot be read ({error.strerror}); check its rights") from None
     if strange := [p for p in inside if p.suffix.lower() in UNREAD_SUFFIXES]:
         raise UserError(f"{strange[0]}: {strange[0].suffix} is not read; save it as JPEG or PNG, or take it away")
-    files = [p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file()]
+    pictures = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    if broken := [p for p in pictures if p.is_symlink() and not p.exists()]:
+        raise UserError(f"{broken[0]}: is a link to a file that is not there; mend it, or take it away")
+    files = [p for p in pictures if p.is_file()]
     if not files:
         raise UserError(f"{key}={folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return files
@@ -112,7 +115,7 @@ def read_picture(path: Path, most_pixels: int = LARGEST, ground: str = "white") 
             image.load()
     except UserError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read as a picture ({reason}); save it again as PNG or JPEG") from error
     if min(image.size) < SMALLEST:
@@ -166,21 +169,23 @@ def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Colours of a picture whose profile is another than sRGB (wide-gamut phones, print), as a viewer shows them."""
     profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L", "LA", "P", "PA"):
         return image, []
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = ImageCms.getProfileDescription(own).strip()
         if name.lower().startswith("srgb"):
             return image, []
-        plain = image.convert("RGB") if image.mode == "RGBA" else image
+        plain = image if image.mode == "CMYK" else image.convert("RGBA").convert("RGB")
+        if image.mode in ("L", "LA") and own.profile.xcolor_space == "GRAY":
+            plain = image.convert("L")
         turned = ImageCms.profileToProfile(plain, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         turned = None
     if turned is None:
         return image, ["colour profile cannot be read and is ignored"]
-    if image.mode == "RGBA":
-        turned.putalpha(image.getchannel("A"))
+    if image.has_transparency_data:
+        turned.putalpha(image.convert("RGBA").getchannel("A"))
     return turned, [f"colours turned from {name} to sRGB"]
 
 
@@ -192,7 +197,10 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         top = 65535.0
     else:
         top = 1.0 if image.mode == "F" and most <= 1 else 255.0
-    return Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8))
+    grey = Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8))
+    if profile := image.info.get("icc_profile"):
+        grey.info["icc_profile"] = profile
+    return grey
 
 
 def middle(width: int, height: int) -> tuple[int, int, int, int]:

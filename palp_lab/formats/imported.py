@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from palp_lab.formats.custom_diffusion_files import is_custom_diffusion, read_custom_diffusion
 from palp_lab.formats.embedding_files import by_site_names, half_of, is_embedding, joined, read_word
 from palp_lab.formats.lora_files import Layers, is_lora, read_lora
+from palp_lab.formats.low_rank import refuse_altered_base
 from palp_lab.formats.recipe import Found, Naming, edits_of, tokens_of
 from palp_lab.formats.weights import read_weights
 from palp_lab.types import UserError
@@ -120,6 +121,7 @@ def _peft_config(folder: Path) -> dict[str, Any] | None:
     if str(config.get("peft_type", "LORA")).upper() != "LORA" or config.get("use_dora"):
         kind = "DoRA" if config.get("use_dora") else config["peft_type"]
         raise UserError(f"{file}: holds a {kind}, and only LoRA is read; merge it into a pipeline with peft")
+    refuse_altered_base(str(file), config)
     return dict(config)
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from palp_lab.formats.low_rank import KOHYA, METADATA, LowRank, Updates, peft_alpha, refuse_strangers
+from palp_lab.formats.low_rank import (
+    KOHYA,
+    METADATA,
+    LowRank,
+    Updates,
+    peft_alpha,
+    refuse_altered_base,
+    refuse_strangers,
+)
 from palp_lab.formats.names import flat, ldm_paths
 from palp_lab.layouts import with_text_model, without_text_model
 from palp_lab.types import UserError
@@ -100,15 +109,21 @@ def read_lora(
         peft: the adapter_config.json beside it, if any.
 
     Raises:
-        UserError: for another kind of update, half a pair, or a base of another shape; names file, key and base.
+        UserError: for another kind of update, half a pair, a layer given twice, or a base of another shape or with
+            weights of its own; names file, key and base.
     """
     refuse_strangers(where, list(tensors))
+    with suppress(ValueError, AttributeError):  # complained of where an alpha is looked for
+        refuse_altered_base(where, peft or json.loads(header.get(METADATA, "{}")))
     halves: dict[str, dict[str, Tensor]] = {}
     alphas: dict[str, float] = {}
     keys: dict[str, str] = {}
     for name, tensor in tensors.items():
         if found := ENDING.fullmatch(name):
-            halves.setdefault(found["layer"], {})[_side(found)] = tensor
+            pair = halves.setdefault(found["layer"], {})
+            if _side(found) in pair:
+                raise _twice(where, keys[found["layer"]], name)
+            pair[_side(found)] = tensor
             keys[found["layer"]] = name
         elif name.endswith(".alpha") and tensor.numel() == 1:
             alphas[name.removesuffix(".alpha")] = float(tensor)
@@ -121,11 +136,15 @@ def read_lora(
         )
     made_for = guess_base(tensors)
     updates: dict[str, dict[str, LowRank]] = {}
+    read_from: dict[tuple[str, str], str] = {}
     for layer, pair in halves.items():
         if len(pair) < 2:
             raise UserError(f"{where}: {keys[layer]} has no other half; the file is incomplete, copy it again")
         if (place := layers.find(layer)) is None:
             raise UserError(f"{where}: {layers.name} has no layer for {keys[layer]}; {made_for}")
+        if place in read_from:
+            raise _twice(where, read_from[place], keys[layer])
+        read_from[place] = keys[layer]
         part, path = place
         down, up = _fitted(where, keys[layer], pair, layers.parts[part][path], layers.name, made_for)
         told = alphas.get(layer)
@@ -138,6 +157,11 @@ def read_lora(
     if stray := sorted(alphas.keys() - halves.keys()):
         raise UserError(f"{where}: {stray[0]}.alpha has no factors beside it; the file is incomplete, copy it again")
     return updates
+
+
+def _twice(where: str, one: str, other: str) -> UserError:
+    """What is said of a second update of a layer: neither the sum nor one of the two is surely what is meant."""
+    return UserError(f"{where}: {one} and {other} give one layer twice; keep one LoRA, in one spelling")
 
 
 def _side(found: re.Match[str]) -> str:
@@ -154,7 +178,9 @@ def _told_alpha(header: Mapping[str, str], peft: Mapping[str, Any] | None, part:
             for prefix in prefixes:
                 if key.startswith(prefix):
                     config[key.removeprefix(prefix)] = value
-    return peft_alpha(config, path, rank) if "lora_alpha" in config else float(rank)
+    if "lora_alpha" not in config:
+        return float(rank)
+    return peft_alpha(config, _spellings(path, part == "denoiser"), rank)
 
 
 def _fitted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +58,19 @@ def from_peft(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[
         path, ending, _ = name.partition(".lora_A.")
         if ending:
             up = weights[name.replace(".lora_A.", ".lora_B.")]
-            found[path] = LowRank(down, up, peft_alpha(config, path, len(down)))
+            found[path] = LowRank(down, up, peft_alpha(config, [path], len(down)))
     return found
 
 
-def peft_alpha(config: Mapping[str, Any], path: str, rank: int) -> float:
+def peft_alpha(config: Mapping[str, Any], spellings: Sequence[str], rank: int) -> float:
     """The alpha a peft configuration gives a layer, such that alpha / rank is its scale. A pattern is a regular
-    expression for the end of a path."""
+    expression for the end of a path; `spellings` are the layer's paths by one version of the libraries or another."""
     patterns = config.get("alpha_pattern") or {}
-    fitting = (float(value) for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", path))
+    fitting = (
+        float(value)
+        for key, value in patterns.items()
+        if any(re.fullmatch(rf"(.*\.)?({key})", path) for path in spellings)
+    )
     alpha = next(fitting, float(config["lora_alpha"]))
     return alpha * rank**0.5 if config.get("use_rslora") else alpha
 
@@ -176,6 +180,23 @@ REFUSED = {
     ".diff": "LyCORIS with full differences",
 }
 """Parts of keys that mean another kind of update than ours, and its name."""
+
+
+ALTERED = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of peft's `init_lora_weights` that move a part of the base's own weights into the factors."""
+
+
+def refuse_altered_base(where: str, config: Mapping[str, Any]) -> None:
+    """Raises UserError for factors that belong to a changed base: on the untouched one they are another subject.
+
+    `config` is a configuration of peft, or what diffusers keeps of several, by part.
+    """
+    for key, kind in config.items():
+        if key.rpartition(".")[2] == "init_lora_weights" and str(kind).lower().startswith(ALTERED):
+            raise UserError(
+                f"{where}: {key}={kind} changed the base's own weights, which this file lacks; save it with peft's "
+                "path_initial_model_for_weight_conversion, or merge it into a pipeline and give that as model.path"
+            )
 
 
 def refuse_strangers(where: str, names: list[str]) -> None:

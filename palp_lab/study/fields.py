@@ -122,9 +122,9 @@ def parse(text: str, where: str) -> Fields:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, or one line that says why not."""
+    """The text of a file without a byte order mark, or one line that says why not."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

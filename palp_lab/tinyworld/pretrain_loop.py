@@ -171,28 +171,45 @@ def train(build: Callable[[], AbstractTask], settings: LoopSettings) -> dict:
         context = torch.multiprocessing.start_processes(
             _rank, (build, settings, f"file://{meeting}"), nprocs=settings.ranks, join=False, start_method="spawn"
         )
+        signals: list[int] = []
+
+        def stop(number: int) -> None:
+            signals.append(number)
+            for pid in context.pids():
+                os.kill(pid, signal.SIGTERM)
+
         try:
-            with _signals(lambda: [os.kill(pid, signal.SIGTERM) for pid in context.pids()]):
+            with _signals(stop):
                 while not context.join():
                     pass
+        except Exception:
+            if signals:  # it came before the ranks listened for it, or after they had ended
+                raise KeyboardInterrupt from None
+            raise
         finally:
             meeting.unlink(missing_ok=True)
     state = load_checkpoint(settings.folder)
     if state is None:
         raise UserError(f"{settings.folder}: the stage stopped before its first checkpoint")
-    return {"step": state["step"], "segments": state["segments"], "finished": state["step"] >= state["plan"]["last"]}
+    return {"step": state["step"], "segments": state["segments"], "finished": is_finished(settings.folder)}
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a stage has come to the end of its plan; one that a signal stopped has not, nor one without a plan."""
+    state = load_checkpoint(folder)
+    return state is not None and 0 < state["plan"]["last"] <= state["step"]
 
 
 class _signals:
     """Runs ``action`` at SIGTERM or SIGINT instead of dying, for the length of a with block."""
 
-    def __init__(self, action: Callable[[], object]) -> None:
+    def __init__(self, action: Callable[[int], object]) -> None:
         self.action = action
         self.previous: dict[int, object] = {}
 
     def __enter__(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.previous[number] = signal.signal(number, lambda *_: self.action())
+            self.previous[number] = signal.signal(number, lambda caught, _: self.action(caught))
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():

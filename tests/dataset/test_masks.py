@@ -31,7 +31,7 @@ def is_left_half(mask: torch.Tensor) -> bool:
     return bool(mask[:, :20].all()) and not bool(mask[:, 20:].any())
 
 
-@pytest.mark.parametrize("name", ["00_mask.png", "00-masklabel.png"])
+@pytest.mark.parametrize("name", ["00_mask.png", "00-masklabel.png", "00_MASK.PNG", "00_Mask.png"])
 def test_beside_the_photos(tmp_path: Path, name: str) -> None:
     photos(tmp_path, 1)
     left_half(tmp_path / name)

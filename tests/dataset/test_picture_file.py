@@ -127,6 +127,57 @@ def test_another_colour_profile_is_seen_as_a_viewer_shows_it(tmp_path: Path) -> 
         assert np.array_equal(np.asarray(image), np.asarray(Image.open(tmp_path / "z.png")))
 
 
+def test_a_palette_with_a_profile_is_its_rgb_twin(tmp_path: Path) -> None:
+    colours = Image.new("RGB", (40, 40), (250, 10, 10))
+    colours.paste((20, 90, 240), (0, 0, 20, 40))
+    colours.save(tmp_path / "rgb.png", icc_profile=swapped_profile())
+    few = colours.quantize(4)
+    few.save(tmp_path / "p.png", icc_profile=swapped_profile())
+    twin, done = read_picture(tmp_path / "rgb.png")
+    image, same = read_picture(tmp_path / "p.png")
+    assert np.array_equal(np.asarray(image), np.asarray(twin)) and same == done
+    assert same[0].startswith("colours turned from swap")
+    few.save(tmp_path / "clear.png", icc_profile=swapped_profile(), transparency=few.getpixel((39, 0)))
+    image, done = read_picture(tmp_path / "clear.png")
+    assert np.asarray(image)[0, 39].tolist() == [255, 255, 255] and done[-1] == "laid on white"
+    assert np.array_equal(np.asarray(image)[:, :20], np.asarray(twin)[:, :20])
+
+
+def grey_profile(gamma: float) -> bytes:
+    """A profile of one channel, as scanners and print shops attach it."""
+
+    def numbers(*values: float) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+    name = b"Plain Grey\0"
+    white = numbers(0.9642, 1.0, 0.8249)
+    bodies = {
+        b"desc": b"desc" + struct.pack(">II", 0, len(name)) + name + bytes(8 + 3 + 67),
+        b"wtpt": b"XYZ " + bytes(4) + white,
+        b"kTRC": b"curv" + struct.pack(">IIH", 0, 1, round(gamma * 256)),
+    }
+    at, table, data = 128 + 4 + 12 * len(bodies), struct.pack(">I", len(bodies)), b""
+    for tag, body in bodies.items():
+        table += tag + struct.pack(">II", at + len(data), len(body))
+        data += body + bytes(-len(body) % 4)
+    head = struct.pack(">I4sI4s4s4s", at + len(data), bytes(4), 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    head += struct.pack(">6H4s", 2020, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + white
+    return head.ljust(128, b"\0") + table + data
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_a_grey_picture_with_a_profile(tmp_path: Path, mode: str) -> None:
+    """One whose numbers are proportional to light is darker in numbers than sRGB's of the same look."""
+    level = Image.fromarray(np.full((40, 40), 55 * 257, np.uint16)) if mode == "I;16" else Image.new("L", (40, 40), 55)
+    (level.convert("LA") if mode == "LA" else level).save(tmp_path / "x.png", icc_profile=grey_profile(1.0))
+    image, done = read_picture(tmp_path / "x.png")
+    assert abs(int(np.asarray(image)[0, 0, 0]) - 128) <= 2 and np.ptp(np.asarray(image)) == 0
+    assert "colours turned from Plain Grey to sRGB" in done
+    photo(tmp_path / "y.png", mode="L", icc_profile=swapped_profile())
+    image, done = read_picture(tmp_path / "y.png")
+    assert image.mode == "RGB" and done[0].startswith("colours turned from swap")
+
+
 def sixteen_bit_rgb(path: Path, level: int, side: int = 40) -> Path:
     """PIL writes no such PNG. A `side` of more than 40 is a lie of the header."""
 
@@ -184,6 +235,15 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert "x.png: is animated or has pages (3 frames)" in line()
 
 
+def test_a_tiff_whose_next_page_has_no_size_is_damaged(tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.tif")
+    whole = path.read_bytes()
+    first = int.from_bytes(whole[4:8], "little")
+    link = first + 2 + 12 * int.from_bytes(whole[first : first + 2], "little")
+    path.write_bytes(whole[:link] + len(whole).to_bytes(4, "little") + whole[link + 4 :] + bytes(6))
+    assert "x.tif: cannot be read as a picture" in said(lambda: read_picture(path))
+
+
 def test_the_limit_of_pixels_is_a_key_and_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photo(tmp_path / "x.png", (60, 40))
     assert "60 x 40 pixels are too many (the limit is 2000)" in said(lambda: read_picture(path, 2000))
@@ -205,5 +265,13 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in picture_files(tmp_path, "key")] == ["a.JPG", "b.png"]
+    for name in ("c.jpe", "d.mpo"):
+        photo(tmp_path / "c.jpg").rename(tmp_path / name)
+    assert [path.name for path in picture_files(tmp_path, "key")] == ["a.JPG", "b.png", "c.jpe", "d.mpo"]
+    (tmp_path / "e.jpg").symlink_to(tmp_path / "b.png")
+    assert len(picture_files(tmp_path, "key")) == 5
+    (tmp_path / "e.jpg").unlink()
+    (tmp_path / "e.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert "e.jpg: is a link to a file that is not there" in said(lambda: picture_files(tmp_path, "key"))
     (tmp_path / "c.HEIC").write_bytes(b"")
     assert "c.HEIC: .HEIC is not read; save it as JPEG or PNG" in said(lambda: picture_files(tmp_path, "key"))

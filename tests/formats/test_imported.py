@@ -245,6 +245,18 @@ def test_an_embedding_of_torch_beside_a_safetensors_lora_is_read(ending: str, mi
         read_contents(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_a_folder_of_peft_whose_base_was_changed(tmp_path: Path, kind: str) -> None:
+    save_file({"base_model.model.to_k.lora_A.weight": torch.ones(2, 2)}, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "lora_alpha": 2, "init_lora_weights": "eva"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert read_contents(tmp_path)[0].peft == config
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": kind}))
+    with pytest.raises(UserError, match=rf"adapter_config\.json: init_lora_weights={kind} changed the base") as error:
+        read_contents(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_an_embedding_beside_a_folder_of_peft_is_read(micro: UNetModel, tmp_path: Path) -> None:
     one = adapter(micro, "rare", "lora", rank=2)
     export_adapter(one, tmp_path, format="peft")

@@ -106,6 +106,17 @@ def test_alpha_from_the_header_and_from_tensors(layers: Layers, updates: Any) ->
     assert read(names, layers, {METADATA: json.dumps(rooted)})["denoiser"][CROSS].alpha == pytest.approx(8 * 2**0.5)
 
 
+@pytest.mark.parametrize("level", ["", "text_model."])
+def test_an_alpha_by_layer_of_a_text_encoder_in_either_layout(layers: Layers, updates: Any, level: str) -> None:
+    """Older versions of transformers have a level `text_model.`, and peft writes whole paths into its patterns."""
+    names = peft_names(updates)
+    told = {"lora_alpha": 2, "alpha_pattern": {f"{level}{WORD}": 8}}
+    header = {METADATA: json.dumps({f"text_encoder.{key}": value for key, value in told.items()})}
+    assert read(names, layers, header)["text_encoder"][WORD].alpha == 8
+    found = read_lora("mine.safetensors", names, {}, layers, told)
+    assert [found["text_encoder"][WORD].alpha, found["denoiser"][CROSS].alpha] == [8, 2]
+
+
 @pytest.mark.parametrize(
     "told", ["{", '{"unet.lora_alpha": null}', '{"unet.lora_alpha": 1, "unet.alpha_pattern": {"(": 2}}']
 )
@@ -194,6 +205,28 @@ def test_layers_the_model_has_not(layers: Layers, updates: Any) -> None:
     flux = {f"transformer.single_transformer_blocks.0.attn.to_q.lora_{side}.weight": torch.ones(2, 2) for side in "AB"}
     with pytest.raises(UserError, match="made for a transformer such as FLUX"):
         read(flux, layers)
+
+
+@pytest.mark.parametrize("kind", ["pissa", "pissa_niter_16", "olora", "loftq"])
+def test_factors_of_a_base_that_was_changed(layers: Layers, updates: Any, kind: str) -> None:
+    header = {METADATA: json.dumps({"unet.lora_alpha": 2, "unet.init_lora_weights": kind})}
+    with pytest.raises(UserError, match=rf"mine\.safetensors: unet\.init_lora_weights={kind} changed the base's own"):
+        read(peft_names(updates), layers, header)
+    for kept in (True, "gaussian", "eva", "orthogonal"):
+        read(peft_names(updates), layers, {METADATA: json.dumps({"unet.init_lora_weights": kept})})
+
+
+def test_a_layer_given_twice(layers: Layers, updates: Any) -> None:
+    """By two adapters of peft, in two tools' spellings, and under both of kohya's names for the first text encoder."""
+    names = peft_names(updates)
+    kohya, _ = to_kohya(updates, {}, "mia")
+    named = {name.replace(".weight", ".second.weight"): value for name, value in names.items()}
+    first = {name.replace("lora_te_", "lora_te1_"): value for name, value in kohya.items()}
+    for more in (named, kohya):
+        with pytest.raises(UserError, match=r"mine\.safetensors: \S+ and \S+ give one layer twice; keep one LoRA"):
+            read({**names, **more}, layers)
+    with pytest.raises(UserError, match=r"lora_te_text_model\S+ and lora_te1_text_model\S+ give one layer twice"):
+        read({**kohya, **first}, layers)
 
 
 def test_half_a_pair_and_alpha_alone(layers: Layers, updates: Any) -> None:

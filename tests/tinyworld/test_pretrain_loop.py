@@ -19,6 +19,7 @@ from palp_lab.tinyworld.pretrain_loop import (
     LoopSettings,
     Plan,
     checkpoint_path,
+    is_finished,
     load_averaged,
     load_checkpoint,
     step_generator,
@@ -174,6 +175,14 @@ def test_a_new_sitting_plans_anew_after_a_finished_one_and_on_request(tmp_path: 
 def test_minutes_become_steps_by_measured_speed(tmp_path: Path) -> None:
     done = train(Line, settings(tmp_path, steps=0, minutes=0.01))
     assert done["finished"] and done["step"] > 12
+
+
+def test_a_sitting_that_is_stopped_before_it_has_a_plan_is_not_finished(tmp_path: Path) -> None:
+    """The first steps are timed before minutes become steps."""
+    assert not is_finished(tmp_path)
+    assert not train(partial(Line, 3), settings(tmp_path, steps=0, minutes=0.01))["finished"]
+    assert not is_finished(tmp_path)
+    assert train(Line, settings(tmp_path, steps=0, minutes=0.01))["finished"] and is_finished(tmp_path)
 
 
 def test_the_plan_warms_up_holds_and_falls() -> None:

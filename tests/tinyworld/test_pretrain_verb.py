@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +74,62 @@ def test_a_stage_goes_on_from_the_shipped_weights(tmp_path: Path) -> None:
     state = load_checkpoint(tmp_path / "pretrain" / "flow_unet")
     assert state is not None
     assert state["segments"][:-1] == json.loads((flow / "lineage.json").read_text())["segments"]
+
+
+def test_all_stages_keep_the_shipped_autoencoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped UNets, which every stage after it goes on with, read its latents and no other's."""
+    from safetensors.torch import load_file
+
+    from palp_lab.pretrain import shipped_pipeline
+
+    monkeypatch.setattr("palp_lab.pretrain.STAGES", ("sets", "autoencoder"))
+    assert run(tmp_path, *SMALL) == 0
+    assert "autoencoder: the shipped one, which is not trained" in capsys.readouterr().out
+    folder, weights = tmp_path / "pretrain" / "autoencoder", shipped_pipeline()
+    assert weights is not None and not (folder / "checkpoint.pt").exists()
+    name = "diffusion_pytorch_model.safetensors"
+    shipped, own = load_file(weights / "vae" / name), load_file(folder / "model" / name)
+    assert own.keys() == shipped.keys() and all(torch.equal(own[key], shipped[key].float()) for key in own)
+
+
+def test_a_signal_ends_the_command_and_the_same_command_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half-trained autoencoder is not frozen, and nothing is built on it."""
+    from palp_lab.tinyworld.pretrain_autoencoder import Reconstruction
+    from palp_lab.tinyworld.pretrain_loop import is_finished
+
+    words = [word.replace("steps=2", "steps=4") for word in SMALL]
+    folder, draw = tmp_path / "pretrain", Reconstruction.draw
+
+    def interrupted(task: Reconstruction, rng: torch.Generator) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return draw(task, rng)
+
+    monkeypatch.setattr("palp_lab.pretrain.STAGES", ("sets", "autoencoder", "latents"))
+    with monkeypatch.context() as inner:
+        inner.setattr(Reconstruction, "draw", interrupted)
+        assert run(tmp_path, *words, "fresh=true") == 130
+    said = capsys.readouterr()
+    assert "autoencoder: stopped at step 1, before its plan was done" in said.out and "the same command" in said.err
+    assert not (folder / "autoencoder" / "model").exists() and not (folder / "latents.npy").exists()
+    assert run(tmp_path, *words, "fresh=true") == 0
+    said = capsys.readouterr()
+    assert "stage=all: goes on with autoencoder" in said.out and "autoencoder: at step 4\n" in said.out
+    assert is_finished(folder / "autoencoder") and (folder / "latents.npy").exists()
+    assert not (folder / "stage.txt").exists(), "a further sitting of all stages begins with the first"
+
+
+def test_one_command_at_a_time_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "pretrain"
+    folder.mkdir()
+    with (folder / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert run(tmp_path, *SMALL, "stage=ship") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"folder={folder}: another pretrain is at work in it" in error
 
 
 @pytest.mark.parametrize(
