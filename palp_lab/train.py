@@ -104,10 +104,11 @@ def train_adapter(
     concept = dataset.concept()
     if concept.captions and target in captions:
         raise UserError("dataset.captions: this recipe calls the photos by the target; set dataset.captions=false")
-    if min(concept.photos.shape[-2:]) < model.resolution:
+    own = [min(about.width, about.height) for about in concept.pictures if about.role == "training"]
+    if (side := min(*concept.photos.shape[-2:], *own)) < model.resolution:
         logger.warning(
-            "photos are %s pixels a side, the model takes %s: they are scaled up (dataset.resolution)",
-            min(concept.photos.shape[-2:]),
+            "photos of %s pixels a side are scaled up, the model takes %s (their own size, or dataset.resolution)",
+            side,
             model.resolution,
         )
     cache = cache or folder / LAST.parent

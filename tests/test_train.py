@@ -16,6 +16,7 @@ from PIL import Image
 
 from palp_lab.adapter import Adapter, read_adapter
 from palp_lab.dataset.concept import Concept
+from palp_lab.dataset.picture_file import PreparedPicture
 from palp_lab.edits.base import AbstractEdits
 from palp_lab.edits.full import FullEdits
 from palp_lab.edits.key_value import KeyValueEdits
@@ -373,6 +374,27 @@ def test_what_the_user_can_mend_is_one_line(micro: UNetModel, tmp_path: Path, mo
 def test_wrong_settings_are_named(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         TrainerSettings(**wrong)
+
+
+@pytest.mark.parametrize(("less", "warned"), [(1, True), (0, False)])
+def test_photos_that_are_scaled_up_are_said_to_be(
+    micro: UNetModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, less: int, warned: bool
+) -> None:
+    """The dataset has scaled them before the model sees them; held-out ones train nothing."""
+    side = micro.resolution
+
+    class Small(MicroDataset):
+        def concept(self) -> Concept:
+            photo = PreparedPicture("a.png", 2 * side, side - less, (0, 0, side - less, side - less), side)
+            held_out = replace(photo, height=side - 2, role="held_out")
+            given = super().concept()
+            photos = torch.zeros(len(given.photos), 3, side, side, dtype=torch.uint8)
+            return replace(given, photos=photos, masks=None, pictures=(photo, held_out))
+
+    with caplog.at_level("WARNING", "palp_lab.train"):
+        go(micro, tmp_path, {"reconstruction": Reconstruction()}, settings(max_steps=1), dataset=Small())
+    assert (f"photos of {side - 1} pixels a side are scaled up, the model takes {side}" in caplog.text) is warned
+    assert warned or "scaled up" not in caplog.text
 
 
 def test_float16_is_not_trained_in(tmp_path: Path) -> None:

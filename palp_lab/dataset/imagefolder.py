@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import normpath
 
 from palp_lab.dataset.captions import read_lines, slotted
 from palp_lab.dataset.photos import AbstractPhotos, PhotoSet, photos_in, required
@@ -79,7 +80,7 @@ class ImageFolderDataset(AbstractPhotos):
 
 
 def read_metadata(path: Path) -> dict[str, Mapping[str, object]]:
-    """The rows of a metadata.jsonl by their file_name. Raises UserError, naming the line."""
+    """The rows of a metadata.jsonl by their file_name, each written in one way. Raises UserError, naming the line."""
     rows: dict[str, Mapping[str, object]] = {}
     for number, line in enumerate(read_lines(path, "dataset.path"), start=1):
         try:
@@ -89,6 +90,9 @@ def read_metadata(path: Path) -> dict[str, Mapping[str, object]]:
         name = row.get("file_name") if isinstance(row, dict) else None
         if not isinstance(name, str) or not name:
             raise UserError(f"{path}, entry {number}: has no file_name")
+        if name.startswith("/"):
+            raise UserError(f"{path}, entry {number}: {name} must be a path from this file's folder, such as 00.png")
+        name = normpath(name)  # ./a.png is a.png, once and not twice
         if name in rows:
             raise UserError(f"{path}, entry {number}: names {name} a second time; one caption per photo is read")
         rows[name] = row

@@ -112,6 +112,7 @@ def read_picture(path: Path, most_pixels: int = LARGEST, ground: str = "white") 
             if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
                 raise UserError(f"{path}: is animated or has pages ({frames} frames); save one of them as a picture")
             deep = any(";16" in str(part[3]) for part in getattr(image, "tile", [])[:1])  # the decoder's raw mode
+            turned = image.format == "TIFF" and image.getexif().get(ORIENTATION) in UPRIGHT  # by PIL, while it loads
             image.load()
     except UserError:
         raise
@@ -120,7 +121,8 @@ def read_picture(path: Path, most_pixels: int = LARGEST, ground: str = "white") 
         raise UserError(f"{path}: cannot be read as a picture ({reason}); save it again as PNG or JPEG") from error
     if min(image.size) < SMALLEST:
         raise UserError(f"{path}: {image.width} x {image.height} pixels are too few; give at least {SMALLEST} a side")
-    return _to_rgb(image, deep, ground)
+    image, done = _to_rgb(image, deep, ground)
+    return image, ["turned upright", *done] if turned else done
 
 
 @contextmanager

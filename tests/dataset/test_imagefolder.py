@@ -50,6 +50,15 @@ def test_photos_in_folders_below(tmp_path: Path) -> None:
     assert open_folder(tmp_path).concept().captions == ("a {}",)
 
 
+def test_a_name_may_be_written_as_a_path(tmp_path: Path) -> None:
+    photo(tmp_path / "a/x.png")
+    photo(tmp_path / "y.png", seed=1)
+    names = ("./a/x.png", "./y.png")
+    (tmp_path / METADATA).write_text("\n".join(f'{{"file_name": "{name}", "text": "a cat"}}' for name in names))
+    concept = open_folder(tmp_path).concept()
+    assert [about.file for about in concept.pictures] == ["x.png", "y.png"] and concept.captions == ("a {}", "a {}")
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     assert "no such folder" in said(open_folder(tmp_path / "none").concept)
     folder = photos(tmp_path / "p", 2)
@@ -66,6 +75,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ("{", "entry 1: is not valid JSON"),
         ('{"text": "a cat"}', "entry 1: has no file_name"),
         ('{"file_name": "00.png"}\n{"file_name": "00.png"}', "entry 2: names 00.png a second time"),
+        ('{"file_name": "00.png"}\n{"file_name": "./00.png"}', "entry 2: names 00.png a second time"),
+        (f'{{"file_name": "{folder / "00.png"}"}}', "entry 1: /"),
     ):
         (folder / METADATA).write_text(text)
         assert line in said(open_folder(folder).concept)

@@ -45,11 +45,12 @@ def test_exif_turns_a_photo(tmp_path: Path, orientation: int) -> None:
     stored = np.rot90(upright[:, ::-1] if mirrored else upright, turns)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "x.png", exif=exif)
-    image, done = read_picture(tmp_path / "x.png")
-    assert image.size == (60, 40)
-    assert np.array_equal(np.asarray(image), upright)
-    assert done == ["turned upright"]
+    for name in ("x.png", "x.tif"):
+        Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / name, exif=exif)
+        image, done = read_picture(tmp_path / name)
+        assert image.size == (60, 40)
+        assert np.array_equal(np.asarray(image), upright)
+        assert done == ["turned upright"], name
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
