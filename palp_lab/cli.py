@@ -42,4 +42,6 @@ def answer(arguments: list[str] | None = None) -> int:
         return 0
     from palp_lab.launch import launch
 
+    if (place := os.environ.get("PALP_LAB_OUTPUT")) is not None:
+        os.environ["PALP_LAB_OUTPUT"] = os.path.expanduser(place) or "outputs"
     return launch(verb, rest)

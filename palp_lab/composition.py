@@ -53,7 +53,7 @@ def refuse_hidden(folders: Sequence[Path]) -> None:
 def output_of(words: Sequence[str]) -> Path:
     """The folder that a command line, else the environment, says everything is written below."""
     said = [word.partition("=")[2].strip("\"'") for word in words if word.startswith("output=")]
-    return Path(said[-1] if said else os.environ.get("PALP_LAB_OUTPUT", "outputs"))
+    return Path(said[-1] if said else os.environ.get("PALP_LAB_OUTPUT") or "outputs")
 
 
 def search_path(folders: Sequence[Path]) -> list[str]:
@@ -138,7 +138,7 @@ def say_drawn(config: DictConfig, overrides: Sequence[str]) -> None:
     if labels.dataset == "tiny" and not str(labels.model).startswith("tiny") and not chosen:
         logger.warning(
             "dataset is not given: model=%s gets a drawn %s of the tiny world; for photos give dataset=folder "
-            "dataset.folder=..., and dataset=tiny where the drawn one is meant",
+            "dataset.path=... dataset.superclass=..., and dataset=tiny where the drawn one is meant",
             labels.model,
             config.dataset.superclass,
         )

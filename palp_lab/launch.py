@@ -254,6 +254,8 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool, stud
     if verb != "doctor":
         import torch
 
+        if int(config.threads) < 1:
+            raise UserError(f"threads={config.threads}: give 1 or more")
         torch.set_num_threads(config.threads)
     return getattr(importlib.import_module(f"palp_lab.{verb}"), verb)(config)
 

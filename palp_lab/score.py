@@ -58,7 +58,7 @@ def score(config: DictConfig) -> None:
     folder, job = Path(config.images).expanduser(), current()
     # The recipe the configuration holds did not make these pictures: only what is given by hand says what did.
     given = {key: value for key, value in (job.overrides if job else {}).items() if value != "null"}
-    method = given.get("labels.method")
+    method = str(config.labels.method) if "labels.method" in given else None
     if job and not {"model", "labels.model"} & given.keys():
         raise UserError(
             f"images={config.images}: nothing says which base model drew these pictures, and it is an axis; "

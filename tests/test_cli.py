@@ -386,6 +386,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert f"output={file}: cannot be written to (Not a directory" in line and "give output=<folder>" in line
 
 
+@pytest.mark.parametrize(("place", "where"), [("", "outputs"), ("~/kept", "{home}/kept")])
+def test_the_environment_names_a_folder_as_a_shell_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, where: str
+) -> None:
+    """Set but empty it is not set, where it once was the root of the disk; a tilde is the user's own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PALP_LAB_OUTPUT", place)
+    seen: list[str] = []
+    monkeypatch.setattr("palp_lab.doctor.doctor", lambda config: seen.append(config.output))
+    assert main(["doctor"]) == 0
+    assert seen == [where.format(home=tmp_path / "home")]
+    assert not (tmp_path / "~").exists()
+
+
+def test_no_threads_are_one_line(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "threads=0", "dry_run=true"]) == 2
+    assert "threads=0: give 1 or more" in one_line(capsys)
+
+
 @pytest.mark.parametrize("key", ["optimizer.lr", "generate.strength", "losses.prompt_alignment.weight"])
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_numbers_are_finite(output: Path, capsys: pytest.CaptureFixture[str], key: str, value: str) -> None:

@@ -245,12 +245,12 @@ def test_the_command_scores_a_folder(
     monkeypatch.setattr("palp_lab.study.sweeps._jobs", [])  # what the command leaves behind ends with this test
     folder = folder_with(tmp_path, "nothing")
     assert main([
-        "score", f"images={folder}", given, "labels.method=mine", "dataset.superclass=cat", "dataset.shots=1",
+        "score", f"images={folder}", given, 'labels.method="mine, 2"', "dataset.superclass=cat", "dataset.shots=1",
         "device=cpu", f"metrics.embedders.clip.path={clip_path}", f"metrics.embedders.identity.path={resnet_path}",
         "metrics.reader=null",
     ]) == 0  # fmt: skip
     result = load_result(folder / "result.json")
-    assert (result.axes["method"], result.records[0].metrics["text_alignment"].n) == ("mine", 2)
+    assert (result.axes["method"], result.records[0].metrics["text_alignment"].n) == ("mine, 2", 2)
     assert result.axes["model"] == filed
     assert result.records[0].metrics["elements"].value is None
 
