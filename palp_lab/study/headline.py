@@ -44,10 +44,9 @@ def awaited(missing: Sequence[str], there: Sequence[str]) -> Headline:
 def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
 
-    The end (the last of the steps given) decides between gaining and paying; the comparison at equal `x` decides
-    whether the challenger is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`. A
-    comparison over fewer than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its numbers and its n
-    are reported.
+    The end (the last of the steps given) decides between gaining and paying; the comparison at equal `x` decides whether the challenger
+    is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`. A comparison over fewer
+    than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its numbers and its n are reported.
     """
     at_steps = [one for one in comparisons if one.at.startswith("step")]
     last = {one.metric: one for one in at_steps}  # the later step wins

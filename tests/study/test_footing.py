@@ -94,37 +94,3 @@ def test_settings_that_nobody_told_are_not_made_up(study: list[Result]) -> None:
     some = [r for r in study if r.axes["method"] == "ti_db"][:2]
     assert study_of(some, FAST).drawn == "Tables and verdict: guidance 5, adapter scale 1."
     assert study_of([drawn(result, {}) for result in some], FAST).drawn == ""
-
-
-def test_a_method_that_was_drawn_otherwise_is_named_where_the_tables_leave_it_out(study: list[Result]) -> None:
-    mixed = [
-        drawn(r, {"guidance": 6.0, "strength": 1.0}) if r.axes["method"] == "textual_inversion" else r for r in study
-    ]
-    said = study_of(mixed, FAST).drawn
-    assert "Textual Inversion was not drawn so (guidance 6) and is in no table, curve or comparison." in said
-    assert "was not drawn so" not in study_of(study, FAST).drawn
-
-
-@pytest.fixture
-def longer(study: list[Result]) -> list[Result]:
-    """Two of the three subjects were trained for 350 steps, the third for 500."""
-    return [
-        r if r.axes["concept"] == "cat 11" else replace(r, records=tuple(one for one in r.records if one.step < 500))
-        for r in study
-    ]
-
-
-def test_a_last_step_that_some_subjects_lack_is_said(longer: list[Result], study: list[Result]) -> None:
-    assert "TI + DB has 8 pairs at its last step, 500, of 24 at 350." in study_of(longer, FAST).uneven
-    assert study_of(study, FAST).uneven == ""
-
-
-def test_methods_are_compared_at_the_last_step_that_most_subjects_reach(longer: list[Result]) -> None:
-    """The step of a single subject is no end of a study of three."""
-    found = study_of(longer, FAST)
-    ends = [one for one in found.comparisons if one.metric == "text_alignment" and one.at.startswith("step")]
-    assert (ends[-1].at, ends[-1].pairs, ends[-1].difference.concepts) == ("step 350", 24, 3)
-    assert {one.at for one in ends} >= {"step 100", "step 500"}
-    assert "equal steps (350)" in found.headline.sentences[0]
-    [pairs] = [one for one in found.tables if one.name == "pairs"]
-    assert {row[pairs.columns.index("step")] for row in pairs.rows} == {350}

@@ -78,15 +78,3 @@ def test_other_networks_and_other_weights_are_said(study: list[Result]) -> None:
     assert any("Cells of tiny stand on different weights" in one for one in gaps(bases).sentences)
     same = [replace(result, data={"hashes": {"model": "one"}}) for result in study]
     assert not any("weights" in one for one in gaps(same).sentences)
-
-
-def test_targets_of_a_subject_of_its_own_are_not_asked_of_the_others(study: list[Result]) -> None:
-    """Two subjects with two sentences each are a whole study; subjects that share one are under way."""
-    targets = sorted({str(r.axes["target"]) for r in study if r.axes["target"]})
-    own = {"cat 11": targets[:2], "robot 12": targets[2:]}
-    tuned = [r for r in study if r.axes["target"] in own.get(str(r.axes["concept"]), ())]
-    found = gaps(tuned)
-    assert (found.cells, found.expected) == (8, 8)
-    shared = [r for r in study if r.axes["concept"] == "robot 12" and r.axes["target"] == targets[0]]
-    found = gaps([*tuned, *shared])
-    assert (found.cells, found.expected) == (10, 16)

@@ -192,25 +192,3 @@ def test_methods_drawn_otherwise_are_not_compared_unasked(study: list[Result]) -
         replace(c, axes={**c.axes, "method": "p_plus"}, run=f"{c.run}x") for c in cells if c.axes["method"] == "ti_db"
     ]
     assert study_of([*cells, *third], Question(resamples=20)).headline.sentences
-
-
-def test_both_sides_of_a_trade_are_read_at_one_step() -> None:
-    """Identity that was not measured at the end is not taken from an earlier step."""
-    found = [
-        difference(Y, "step 100", 0.01, 0.005),
-        difference(X, "step 100", -0.2, 0.005),
-        difference(Y, "step 500", 0.05, 0.005),
-    ]
-    answer = headline(found, X, Y)
-    assert answer.verdict.startswith("Partly")
-    assert not any("step" in one and "0.200" in one for one in answer.sentences)
-
-
-def test_another_axis_is_called_by_its_name_and_no_difference_is_neither_higher_nor_lower() -> None:
-    level = difference(Y, "equal image_alignment", 0.0, 0.01)
-    answer = headline([difference(Y, "step 500", 0.05, 0.01), level], "image_alignment", Y)
-    assert any(
-        one.startswith("At equal image alignment, text alignment of PALP is 0.000 from") for one in answer.sentences
-    )
-    alone = headline([difference(Y, "step 500", 0.05, 0.01)], "image_alignment", Y)
-    assert any("reach a common image alignment" in one for one in alone.sentences)

@@ -13,7 +13,6 @@ from palp_lab.study.observations import (
     bound_observations,
     filed_alike,
     metric_names,
-    mixed_settings,
     observations,
     per_unit,
     require_metric,
@@ -167,16 +166,3 @@ def test_cells_that_no_axis_tells_apart_are_averaged_and_said(study: list[Result
     assert filed_alike(observations([*study, other])) == {}, "an axis tells them apart"
     later = replace(twin, records=tuple(replace(one, step=one.step + 1) for one in twin.records))
     assert filed_alike(observations([*study, later])) == {}, "nothing is measured twice"
-
-
-def test_a_setting_that_differs_between_subjects_is_said(study: list[Result]) -> None:
-    """No two cells of one subject differ, so the curve is one; its subjects were trained at other rates."""
-    rated = [
-        replace(r, axes={**r.axes, "optimizer.lr": 0.001 if r.axes["concept"] == "cat 11" else 0.0001})
-        for r in study
-        if r.axes["method"] == "ti_db"
-    ]
-    assert mixed_settings(rated) == {"ti_db": ["optimizer.lr 0.0001 and 0.001"]}
-    assert mixed_settings(study) == {}
-    sentences = study_of(rated, Question(resamples=20)).headline.sentences
-    assert "TI + DB has cells of several settings under one curve: optimizer.lr 0.0001 and 0.001." in sentences

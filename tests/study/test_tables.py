@@ -9,11 +9,10 @@ import pytest
 
 from palp_lab.study.intervals import Interval
 from palp_lab.study.rendering import markdown
-from palp_lab.study.result import MetricValue, Record, Result
+from palp_lab.study.result import Result
 from palp_lab.study.study import Question, Study, study_of
 from palp_lab.study.table import Table
 from palp_lab.study.tables import comparison_table
-from tests.study.conftest import PROMPTS
 
 FAST = Question(resamples=30)
 
@@ -146,32 +145,3 @@ def test_every_pair_of_methods_has_a_row(answered: Study) -> None:
 def test_two_methods_need_no_table_of_pairs(study: list[Result]) -> None:
     two = [result for result in study if result.axes["method"] in ("ti_db", "palp")]
     assert "pairs" not in {one.name for one in study_of(two, FAST).tables}
-
-
-def test_what_no_prompt_of_the_scope_shows_is_taken_from_the_prompts_it_was_measured_on(study: list[Result]) -> None:
-    """Drift is measured on prompts without the subject, which no method is tuned for."""
-
-    def drifting(result: Result) -> Result:
-        metrics = {"drift_with_class_word": MetricValue("set", 0.25, None, 1)}
-        kinds = ("drift", result.axes["target"], False)
-        away = [Record(step, "a city", metrics, *kinds, {"guidance": 5.0, "strength": 1.0}, (0,)) for step in (0, 500)]
-        return replace(result, records=(*result.records, *away))
-
-    found = study_of([drifting(result) for result in study], FAST)
-    methods = table(found, "methods_own")
-    for name in ("PALP", "TI + DB"):
-        drift = cell(methods, name, "drift with class word")
-        assert isinstance(drift, Interval) and drift.mean == pytest.approx(0.25)
-        assert cell(methods, name, "n") == 24
-
-
-def test_a_prompt_has_one_row_beside_pictures_of_other_tools(study: list[Result]) -> None:
-    """Other tools do not say of which kind a prompt is."""
-    others = [
-        replace(r, run=f"x{r.run}", records=tuple(replace(one, prompt_group=None) for one in r.records),
-                axes={**r.axes, "method": "theirs"})
-        for r in study if r.axes["method"] == "ti_db"
-    ]  # fmt: skip
-    found = table(study_of([*study, *others], FAST), "prompts_text_alignment")
-    assert sorted(str(row[0]) for row in found.rows) == sorted(PROMPTS)
-    assert {row[found.columns.index("kind")] for row in found.rows} == set(PROMPTS.values())
