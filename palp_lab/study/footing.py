@@ -57,28 +57,7 @@ def drawn_with(scope: pd.DataFrame, swept: bool) -> str:
     said = ", ".join(_knob(name, told[name]) for name in (*order, *(name for name in told if name not in order)))
     others = any(knobs and knobs != usual for knobs in scope["knobs"].unique())
     where = "marks on the front" if swept else "in none of them"
-    sentence = f"Tables and verdict: {said}" + (f"; other settings drawn are {where}." if others else ".")
-    there = set(at_usual_knobs(scope)["series"])
-    for name, rows in scope[~scope["series"].isin(there)].groupby("series", sort=True):
-        apart = [_knob(key, value) for key, value in usual_knobs(rows) if told.get(key) != value]
-        sentence += (
-            f" {words(str(name))} was not drawn so ({', '.join(apart)}) and is in no table, curve or comparison."
-        )
-    return sentence
-
-
-def cut_short(scope: pd.DataFrame, axes: Sequence[str]) -> str:
-    """A sentence for each curve whose last step was not reached for all the pairs that an earlier one has."""
-    usual, said = at_usual_knobs(scope).dropna(subset=list(axes)), []
-    for name, rows in usual.groupby("series", sort=True):
-        counts = rows.groupby("step")[list(UNIT)].apply(lambda own: len(own.drop_duplicates()))
-        last, fullest = counts.index.max(), int(counts.max())
-        if counts[last] < fullest:
-            most = counts[counts == fullest].index.max()
-            said.append(
-                f"{words(str(name))} has {counts[last]} pairs at its last step, {last}, of {fullest} at {most}."
-            )
-    return " ".join(said)
+    return f"Tables and verdict: {said}" + (f"; other settings drawn are {where}." if others else ".")
 
 
 def _places(rows: pd.DataFrame, metrics: Sequence[str]) -> frozenset[tuple[Scalar, ...]]:

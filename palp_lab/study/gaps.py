@@ -80,12 +80,12 @@ def _cells(results: Sequence[Result]) -> tuple[int, int, list[str]]:
     targets: dict[str, set[object]] = defaultdict(set)
     for result in results:
         targets[str(result.axes["method"])].add(result.axes["target"])
-    planned = _planned(results)
+    every = {target for kinds in targets.values() for target in kinds if target is not None}
     wanted = {
         (method, *place, target)
         for method, kinds in targets.items()
         for place in places
-        for target in ({None} if kinds == {None} else planned.get(place[:3], set()))
+        for target in ({None} if kinds == {None} else every)
     }
     there = {
         (
@@ -100,20 +100,6 @@ def _cells(results: Sequence[Result]) -> tuple[int, int, list[str]]:
         for method, _, _, concept, seed, target in sorted(wanted - there, key=str)
     ]
     return len(there & wanted), len(wanted), missing
-
-
-def _planned(results: Sequence[Result]) -> dict[tuple[str, ...], set[object]]:
-    """The targets of each subject: its own, and those of subjects that share one with it, or with one that does. So
-    subjects with sentences of their own are asked for no others', and a sweep under way for all of its."""
-    planned: dict[tuple[str, ...], set[object]] = defaultdict(set)
-    for result in results:
-        if result.axes["target"] is not None:
-            planned[tuple(str(result.axes[key]) for key in ("dataset", "model", "concept"))].add(result.axes["target"])
-    groups: list[set[object]] = []
-    for own in planned.values():
-        joined = [group for group in groups if group & own]
-        groups = [group for group in groups if not group & own] + [set().union(own, *joined)]
-    return {place: next(group for group in groups if group & own) for place, own in planned.items()}
 
 
 def _repeated(results: Sequence[Result]) -> int:

@@ -44,7 +44,7 @@ def awaited(missing: Sequence[str], there: Sequence[str]) -> Headline:
 def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
 
-    The end (the last of the steps given) decides between gaining and paying; the comparison at equal `x` decides whether the challenger
+    The last common step decides between gaining and paying; the comparison at equal `x` decides whether the challenger
     is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`. A comparison over fewer
     than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its numbers and its n are reported.
     """
@@ -56,12 +56,11 @@ def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
             return Headline("No paired comparison", ("The two methods have no pair with a step in common yet.",))
         none = "The two methods have no training step in common, so that they are compared at equal identity only."
         return Headline(_verdict_at_level(level, x), (_sentence(level), none.replace("identity", label_of(x))))
-    text = last[y]
-    image = next((one for one in at_steps if one.metric == x and one.at == text.at), None)
+    text, image = last[y], last.get(x)
     names = (words(text.challenger), words(text.baseline))
     early = [one for one in comparisons if one.at.startswith(STOPPED) and one.metric in (y, x)]
     sentences = [_sentence(one) for one in (text, image, level, *early) if one is not None]
-    sentences += _caveats(text, level, x)
+    sentences += _caveats(text, level)
     return Headline(_verdict(names, text, image, level), tuple(sentences))
 
 
@@ -143,9 +142,8 @@ def _sentence(one: Comparison) -> str:
     elif one.at.startswith(STOPPED):
         where = f"With {words(one.baseline)} stopped after {one.at.removeprefix(STOPPED)} steps"
     else:
-        where = f"At equal {label_of(one.at.removeprefix('equal '))}"
-    way = "higher than" if d.mean > 0 else "lower than" if d.mean < 0 else "from"
-    change = f"is {number(abs(d.mean))} {way} that of {words(one.baseline)}"
+        where = f"At {one.at}"
+    change = f"is {number(abs(d.mean))} {'higher' if d.mean > 0 else 'lower'} than that of {words(one.baseline)}"
     interval = (
         f"95\u00a0% interval {range_of(d, signed=True)}" if d.low is not None else "too few pairs for an interval"
     )
@@ -156,7 +154,7 @@ def _sentence(one: Comparison) -> str:
     return f"{where}, {label_of(one.metric)} of {words(one.challenger)} {change} ({interval}; {pairs}){zero}."
 
 
-def _caveats(text: Comparison, level: Comparison | None, x: str) -> list[str]:
+def _caveats(text: Comparison, level: Comparison | None) -> list[str]:
     found = []
     concepts = text.difference.concepts
     if concepts == 1 and text.pairs > 1:
@@ -165,5 +163,5 @@ def _caveats(text: Comparison, level: Comparison | None, x: str) -> list[str]:
         reach = f"with {concepts} concepts it cannot fall below {p_value(text.p_floor)}"
         found.append(f"Taking each concept as one observation, the exact p is {p_value(text.p_concepts)} ({reach}).")
     if level is None:
-        found.append(f"At no pair do the two curves reach a common {label_of(x)}, so they cannot be compared there.")
+        found.append("At no pair do the two curves reach a common identity, so they cannot be compared there.")
     return found

@@ -59,23 +59,6 @@ def filed_alike(frame: pd.DataFrame) -> dict[str, list[str]]:
     return {str(name): sorted(set(runs)) for name, runs in twice.groupby("series")["run"]}
 
 
-def mixed_settings(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Per curve the settings that its cells differ in though no two of one subject and seed do, each with its values:
-    a rate that is one for some subjects and another for the others."""
-    names = series_names(results, series)
-    values: dict[str, dict[str, set[Scalar]]] = {}
-    for result in results:
-        mine = values.setdefault(names[result.run], {})
-        for axis, value in result.axes.items():
-            if value is not None and axis not in (*UNIT, "method", "study", "target"):
-                mine.setdefault(axis, set()).add(value)
-    mixed = {
-        name: [f"{axis} {' and '.join(sorted(map(str, some)))}" for axis, some in mine.items() if len(some) > 1]
-        for name, mine in sorted(values.items())
-    }
-    return {name: settings for name, settings in mixed.items() if settings}
-
-
 def series_names(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, str]:
     """Per run the name of its curve: the method, what tells its setting from others of that method, and the base model
     where there are several: a subject on two of them is no two subjects."""

@@ -100,13 +100,13 @@ def compare_stopped(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison | None:
-    """The challenger at the end (`end_step`) against a baseline that was stopped earlier: at the step where its mean of
+    """The challenger at the last common step against a baseline that was stopped earlier: at the step where its mean of
     `matched` (identity) is nearest to the challenger's. None where that is the last step, or no pair was measured.
 
     Stopping earlier costs nothing, so a challenger that is no better than this has moved along the baseline's curve.
     """
     sides = _sides(frame, baseline, challenger)
-    last = end_step(frame, baseline, challenger, matched)
+    last = max(common_steps(frame, baseline, challenger), default=None)
     if last is None:
         return None
     ends = per_unit(sides[1][sides[1]["step"] == last], [matched])
@@ -127,18 +127,6 @@ def common_steps(frame: pd.DataFrame, baseline: str, challenger: str) -> list[in
     """The training steps at which both were measured."""
     one, other = (set(rows["step"]) for rows in _sides(frame, baseline, challenger))
     return sorted(int(step) for step in one & other)
-
-
-def end_step(frame: pd.DataFrame, baseline: str, challenger: str, metric: str) -> int | None:
-    """The end of training as two methods share it: of the steps at which most concepts have a pair, the last. Where
-    some concepts were trained on for longer, a comparison at their last step would rest on them alone."""
-    sides = _sides(frame, baseline, challenger)
-    reached = {}
-    for step in common_steps(frame, baseline, challenger):
-        one, other = (per_unit(rows[rows["step"] == step], [metric]) for rows in sides)
-        both = one.index.intersection(other.index)
-        reached[step] = len(both.droplevel(["prompt", "train_seed"]).unique())
-    return max(reached, key=lambda step: (reached[step], step)) if any(reached.values()) else None
 
 
 def value_at(path: Floats, level: float) -> float | None:

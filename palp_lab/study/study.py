@@ -17,7 +17,7 @@ from palp_lab.study.curves import (
     reference_point,
 )
 from palp_lab.study.directions import higher_is_better, known_metrics
-from palp_lab.study.footing import cut_short, different_pairs, drawn_with
+from palp_lab.study.footing import different_pairs, drawn_with
 from palp_lab.study.headline import Headline, awaited, headline, unasked
 from palp_lab.study.intervals import RESAMPLES
 from palp_lab.study.observations import (
@@ -25,7 +25,6 @@ from palp_lab.study.observations import (
     bound_observations,
     bounds_beside,
     filed_alike,
-    mixed_settings,
     observations,
     require_metric,
     scoped,
@@ -35,14 +34,7 @@ from palp_lab.study.palette import words
 from palp_lab.study.pareto import directions_for
 from palp_lab.study.result import Result
 from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread, usual_prompts
-from palp_lab.study.statistics import (
-    Comparison,
-    common_steps,
-    compare_at_equal,
-    compare_at_step,
-    compare_stopped,
-    end_step,
-)
+from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step, compare_stopped
 from palp_lab.study.table import Table
 from palp_lab.study.tables import (
     CLAIM,
@@ -125,7 +117,6 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     shown = bounds[bounds["prompt"].isna() | bounds["prompt"].isin(prompts)] if prompts else bounds
     pairs = pairs_table(scope, *axes, *how)
     uneven = different_pairs(scope, axes, bool(comparisons) or pairs is not None)
-    uneven = " ".join(filter(None, (uneven, cut_short(scope, axes))))
     optional = (transfer_table(frame, few, *how), bounds_table(shown, metrics, *how), pairs)
     tables = (
         methods_table(frame, axes, metrics, question.scope, *how),
@@ -133,8 +124,6 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         *(table for table in optional if table is not None),
         cost_table(results, curves, question.series, ranked=not uneven),
     )
-    answer = _answer(scope, question, comparisons, pairs is not None)
-    answer = replace(answer, sentences=(*answer.sentences, *_mixed(results, question.series)))
     return Study(
         question,
         tuple(results),
@@ -146,7 +135,7 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         tuple(found),
         reference,
         tuple(comparisons),
-        answer,
+        _answer(scope, question, comparisons, pairs is not None),
         tables,
         tuple(_sizings(scope, comparisons, question)),
         int(scope["step"].max()),
@@ -163,14 +152,6 @@ def _answer(scope: pd.DataFrame, question: Question, comparisons: Sequence[Compa
     else:
         answer = headline(comparisons, question.x, question.y)
     return replace(answer, sentences=(*answer.sentences, *_averaged(scope)))
-
-
-def _mixed(results: Sequence[Result], series: Sequence[str]) -> list[str]:
-    """Settings that differ between the subjects or seeds of one curve, which no pair tells apart."""
-    return [
-        f"{words(name)} has cells of several settings under one curve: {', '.join(settings)}."
-        for name, settings in mixed_settings(results, series).items()
-    ]
 
 
 def _averaged(scope: pd.DataFrame) -> list[str]:
@@ -216,11 +197,9 @@ def _comparisons(scope: pd.DataFrame, question: Question) -> list[Comparison]:
     others = [
         m for m in shown_metrics(scope) if m not in (x, y) and m in known_metrics() and higher_is_better(m) is not None
     ]
-    end = end_step(scope, *pair, y)
-    steps = [step for step in common_steps(scope, *pair) if step > 0 and step != end]
-    steps += [end] if end else []  # the end last: the verdict is read from it
+    steps = [step for step in common_steps(scope, *pair) if step > 0]
     found = [compare_at_step(scope, *pair, metric, step, *how) for step in steps for metric in (y, x)]
-    found += [compare_at_step(scope, *pair, metric, end, *how) for metric in others if end]
+    found += [compare_at_step(scope, *pair, metric, step, *how) for step in steps[-1:] for metric in others]
     found += [compare_at_equal(scope, *pair, metric, x, *how) for metric in (y, *others)]
     found += [compare_stopped(scope, *pair, metric, x, *how) for metric in (y, x)]
     return [one for one in found if one is not None]

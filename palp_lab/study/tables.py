@@ -15,7 +15,7 @@ from palp_lab.study.intervals import Interval, intervals_of
 from palp_lab.study.observations import at_usual_knobs, metric_names, scoped, series_names
 from palp_lab.study.palette import BOUND_WORDS, words
 from palp_lab.study.result import Result
-from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step, end_step
+from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step
 from palp_lab.study.table import Cell, Table
 
 CLAIM = ("ti_db", "palp")
@@ -33,29 +33,16 @@ def methods_table(
     named = last_steps(scoped(frame, scope))
     every = [last for _, last in named]
     uneven = is_uneven(every, axes)
-    usual = at_usual_knobs(frame)
-    behind = {}  # what no prompt of the scope shows, as drift: over the prompts it was measured on
     for series, last in named:
-        step = int(last["step"].max())
-        behind[series] = usual[(usual["series"] == series) & (usual["step"] == step)]
-        inside = [metric for metric in metrics if last[metric].notna().any()]
-        cells = dict(zip(inside, _cells(last, inside, resamples, seed), strict=True))
-        outside = [metric for metric in metrics if metric not in inside]
-        cells |= dict(zip(outside, _cells(behind[series], outside, resamples, seed), strict=True))
-        units = _units(cells[metric] for metric in inside)
-        rows.append((words(series), step, units, *(cells[metric] for metric in metrics)))
-
-    def ranked(metric: str) -> bool:
-        shown = any(rows[metric].notna().any() for rows in every)
-        return not uneven and not is_uneven(every if shown else list(behind.values()), [metric])
-
+        cells = _cells(last, metrics, resamples, seed)
+        rows.append((words(series), int(last["step"].max()), _units(cells), *cells))
     return Table(
         f"methods_{scope}",
         f"{which}, each method at its last step. Means over concept × prompt × seed with 95 % intervals."
         + (f" {NO_BEST}" if uneven else ""),
         ("method", "steps", "n", *map(label_of, metrics)),
         tuple(rows),
-        (None, None, None, *(_better(one) if ranked(one) else None for one in metrics)),
+        (None, None, None, *(None if uneven or is_uneven(every, [one]) else _better(one) for one in metrics)),
     )
 
 
@@ -66,8 +53,9 @@ def prompts_table(frame: pd.DataFrame, metric: str, resamples: int, seed: int) -
     columns = [series for series, _ in last_steps(own)]
     by_series = dict(last_steps(own))
     rows = []
-    kinds = own.groupby("prompt")["prompt_group"].first().fillna("")  # other tools' pictures say none
-    for group, prompt in sorted((str(kind), str(prompt)) for prompt, kind in kinds.items()):
+    for group, prompt in sorted(
+        {(str(g or ""), str(p)) for g, p in zip(own["prompt_group"], own["prompt"], strict=True)}
+    ):
         cells = []
         for series in columns:
             last = by_series[series]
@@ -186,17 +174,17 @@ def comparison_table(comparisons: Sequence[Comparison], name: str = "comparison"
 
 
 def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) -> Table | None:
-    """Every method against every other: `y` and `x` at the end (`statistics.end_step`), `y` at equal `x`. None for
-    fewer than three methods, and for more than `MOST_METHODS`."""
+    """Every method against every other: `y` and `x` at the last common step, `y` at equal `x`. None for fewer than
+    three methods, and for more than `MOST_METHODS`."""
     names = sorted(set(at_usual_knobs(frame)["series"]))
     if not 3 <= len(names) <= MOST_METHODS:
         return None
     rows: list[tuple[Cell, ...]] = []
     ranked = sorted(names, key=lambda name: (name == CLAIM[1], name != CLAIM[0], name))
     for baseline, challenger in combinations(ranked, 2):
-        end = end_step(frame, baseline, challenger, y)
+        steps = common_steps(frame, baseline, challenger)
         pair, how = (frame, baseline, challenger), (resamples, seed)
-        above, across = (compare_at_step(*pair, metric, end, *how) if end is not None else None for metric in (y, x))
+        above, across = (compare_at_step(*pair, metric, steps[-1], *how) if steps else None for metric in (y, x))
         level = compare_at_equal(*pair, y, x, *how)
         if above is None and level is None:
             continue
@@ -211,7 +199,7 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
                 None if level is None else level.p_concepts,
                 *(None if one is None else f"{one.pairs} of {one.possible}" for one in (above, level)),
                 who.difference.concepts,
-                None if above is None else end,
+                None if above is None else steps[-1],
             )
         )
     if len(rows) < 2:
@@ -219,8 +207,7 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
     return Table(
         "pairs",
         "Every method against every other, paired over concept × prompt × seed, with 95 % intervals: "
-        f"{label_of(y)} and {label_of(x)} at the last step that most concepts share, then {label_of(y)} at equal "
-        f"{label_of(x)}. "
+        f"{label_of(y)} and {label_of(x)} at the last common step, then {label_of(y)} at equal {label_of(x)}. "
         f"p: exact sign-flip test on the means per concept, not corrected for the {len(rows)} pairs.",
         (
             "methods",
