@@ -20,15 +20,17 @@ class Gaps:
     sentences: tuple[str, ...]
 
 
-def gaps(results: Sequence[Result], methods: Sequence[str] = ()) -> Gaps:
+def gaps(results: Sequence[Result], methods: Sequence[str] = (), limits: Sequence[str] = ()) -> Gaps:
     """What these results leave open. `methods` are those that are compared, whose missing cells make a result partial;
-    none means all. A method outside them may have been planned smaller, so it is only said how large it is."""
+    none means all. A method outside them may have been planned smaller, so it is only said how large it is. `limits`
+    are what a study says of rows that it leaves out or averages."""
     asked = [result for result in results if not methods or result.axes["method"] in methods]
     found, expected, missing = _cells(asked)
     sentences = []
     if missing:
         named = "; ".join(missing[:6]) + (f"; and {len(missing) - 6} more" if len(missing) > 6 else "")
         sentences.append(f"{len(missing)} of {expected} cells are missing, so this is a partial result: {named}.")
+    sentences += limits
     sentences += _smaller(results, asked)
     sentences += _metrics(results)
     absent = [BOUND_WORDS[name] for name in BOUNDS if name not in {b.name for r in results for b in r.bounds}]

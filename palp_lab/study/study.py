@@ -17,7 +17,7 @@ from palp_lab.study.curves import (
     reference_point,
 )
 from palp_lab.study.directions import higher_is_better, known_metrics
-from palp_lab.study.footing import different_pairs, drawn_with
+from palp_lab.study.footing import different_pairs, drawn_otherwise, drawn_with, settings_averaged
 from palp_lab.study.headline import Headline, awaited, headline, unasked
 from palp_lab.study.intervals import RESAMPLES
 from palp_lab.study.observations import (
@@ -71,7 +71,8 @@ class Question:
 @dataclass(frozen=True)
 class Study:
     """Everything the report shows, as numbers. `frame` holds all records, `scope` those of the question's scope;
-    `uneven` says so where the rows are over different pairs, and `drawn` at which setting the tables hold."""
+    `uneven` says so where the rows are over different pairs, and `drawn` at which setting the tables hold. `limits` are
+    sentences about rows that are left out or averaged."""
 
     question: Question
     results: tuple[Result, ...]
@@ -89,6 +90,7 @@ class Study:
     last_step: int
     uneven: str = ""
     drawn: str = ""
+    limits: tuple[str, ...] = ()
 
     @property
     def axes(self) -> tuple[str, str]:
@@ -141,6 +143,7 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         int(scope["step"].max()),
         uneven,
         drawn_with(scope, bool(swept)),
+        (*drawn_otherwise(scope), *settings_averaged(results, question.series)),
     )
 
 

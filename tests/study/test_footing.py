@@ -94,3 +94,36 @@ def test_settings_that_nobody_told_are_not_made_up(study: list[Result]) -> None:
     some = [r for r in study if r.axes["method"] == "ti_db"][:2]
     assert study_of(some, FAST).drawn == "Tables and verdict: guidance 5, adapter scale 1."
     assert study_of([drawn(result, {}) for result in some], FAST).drawn == ""
+
+
+def test_a_method_drawn_at_another_setting_only_is_named(study: list[Result], tmp_path: Path) -> None:
+    """Custom Diffusion's paper draws with guidance 6, where the others are drawn with 5 here."""
+    other = [
+        replace(drawn(r, {"guidance": 6.0, "strength": 1.0}), axes={**r.axes, "method": "custom_diffusion"})
+        for r in study
+        if r.axes["method"] == "textual_inversion"
+    ]
+    some = [*(r for r in study if r.axes["method"] != "textual_inversion"), *other]
+    found = study_of(some, FAST)
+    said = "Custom Diffusion was drawn with guidance 6 only, so it is in no comparison, on no curve over steps"
+    assert said in found.drawn and not any(said in one for one in (found.uneven, *found.headline.sentences))
+    assert publish(found, WORDS, tmp_path)["report.html"].read_text(encoding="utf-8").count(said) == 2
+    assert said in note(some, FAST, "Title", tmp_path, "part").read_text(encoding="utf-8")
+    assert "only" not in study_of(study, FAST).drawn
+
+
+def test_settings_that_differ_between_subjects_are_said(study: list[Result]) -> None:
+    assert study_of(study, FAST).limits == ()
+
+    def trained(result: Result) -> Result:
+        rate = {"cat 11": {"optimizer.lr": 0.001}, "robot 12": {"optimizer.lr": 0.0001}}
+        own = rate.get(str(result.axes["concept"]), {}) if result.axes["method"] == "ti_db" else {}
+        return replace(result, axes={**result.axes, **own})
+
+    mixed = [trained(result) for result in study]
+    [said] = study_of(mixed, FAST).limits
+    assert said == (
+        "Subjects or seeds of TI + DB were trained with different settings, which its curve averages (optimizer.lr "
+        "0.0001 or 0.001 or unset); 'series=[optimizer.lr]' tells them apart."
+    )
+    assert study_of(mixed, replace(FAST, series=("optimizer.lr",), compare=("ti_db", "palp"))).limits == ()
