@@ -47,6 +47,20 @@ def different_pairs(scope: pd.DataFrame, axes: Sequence[str], paired: bool) -> s
     return f"Rows are over different pairs (prompts × subjects × seeds: {listed}); {end}."
 
 
+def short_of_pairs(scope: pd.DataFrame, axes: Sequence[str]) -> str:
+    """A sentence where curves' last steps lack pairs that earlier ones have, as when some subjects were trained for
+    longer than others; else nothing."""
+    usual, short = at_usual_knobs(scope), []
+    for name, last in last_steps(scope):
+        every = _places(usual[usual["series"] == name], axes)
+        if lost := len(every - _places(last, axes)):
+            short.append(f"{words(name)} {len(every) - lost} of {len(every)} at step {int(last['step'].max())}")
+    if not short:
+        return ""
+    listed = "; ".join(short)
+    return f"Last steps lack pairs of earlier ones (prompt × subject × seed: {listed}); means there are over fewer."
+
+
 def drawn_with(scope: pd.DataFrame, swept: bool) -> str:
     """At which setting tables and verdict hold, where other settings are, and whom that leaves out; nothing where
     nobody told one. `swept` where the front has marks of others."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from palp_lab.study.directions import higher_is_better, label_of
 from palp_lab.study.palette import words
 from palp_lab.study.rendering import number, p_value, range_of
-from palp_lab.study.statistics import STOPPED, Comparison
+from palp_lab.study.statistics import STOPPED, Comparison, at_the_end
 
 LEAST_PAIRS, LEAST_CONCEPTS, LEVEL = 8, 6, 0.05
 """Below these no claim is made (ours). Intervals over few subjects are too short: with three, one in four holds no
@@ -44,12 +44,12 @@ def awaited(missing: Sequence[str], there: Sequence[str]) -> Headline:
 def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
 
-    The last common step decides between gaining and paying; the comparison at equal `x` decides whether the challenger
-    is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`. A comparison over fewer
-    than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its numbers and its n are reported.
+    The end of training decides between gaining and paying, both axes at one step (see `at_the_end`); the comparison at
+    equal `x` decides whether the challenger is ahead at all, because a method that merely trains more slowly gains `y`
+    by losing `x`. A comparison over fewer than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its
+    numbers and its n are reported.
     """
-    at_steps = [one for one in comparisons if one.at.startswith("step")]
-    last = {one.metric: one for one in at_steps}  # the later step wins
+    last = at_the_end(comparisons, (x, y))
     level = next((one for one in comparisons if one.at == f"equal {x}" and one.metric == y), None)
     if y not in last:
         if level is None:
@@ -60,7 +60,7 @@ def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     names = (words(text.challenger), words(text.baseline))
     early = [one for one in comparisons if one.at.startswith(STOPPED) and one.metric in (y, x)]
     sentences = [_sentence(one) for one in (text, image, level, *early) if one is not None]
-    sentences += _caveats(text, level)
+    sentences += [*_caveats(text, level), *_fewer_later(last, comparisons, (y, x))]
     return Headline(_verdict(names, text, image, level), tuple(sentences))
 
 
@@ -165,3 +165,18 @@ def _caveats(text: Comparison, level: Comparison | None) -> list[str]:
     if level is None:
         found.append("At no pair do the two curves reach a common identity, so they cannot be compared there.")
     return found
+
+
+def _fewer_later(last: Mapping[str, Comparison], comparisons: Sequence[Comparison], axes: tuple[str, str]) -> list[str]:
+    """Why the end of training is taken before the last common step, where it is."""
+    steps = [one.step for one in comparisons if one.step is not None]
+    later = {one.metric: one.pairs for one in comparisons if one.step == max(steps)}
+    fewer = [
+        f"{later.get(axis, 0)} instead of {last[axis].pairs} in {label_of(axis)}"
+        for axis in axes
+        if axis in last and later.get(axis, 0) < last[axis].pairs
+    ]
+    if not fewer:
+        return []
+    end = last[axes[0]].step
+    return [f"Step {end} stands for the end of training: step {max(steps)} has fewer pairs, {' and '.join(fewer)}."]

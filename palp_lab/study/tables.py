@@ -15,7 +15,7 @@ from palp_lab.study.intervals import Interval, intervals_of
 from palp_lab.study.observations import at_usual_knobs, metric_names, scoped, series_names
 from palp_lab.study.palette import BOUND_WORDS, words
 from palp_lab.study.result import Result
-from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step
+from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step, end_step
 from palp_lab.study.table import Cell, Table
 
 CLAIM = ("ti_db", "palp")
@@ -174,17 +174,17 @@ def comparison_table(comparisons: Sequence[Comparison], name: str = "comparison"
 
 
 def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) -> Table | None:
-    """Every method against every other: `y` and `x` at the last common step, `y` at equal `x`. None for fewer than
-    three methods, and for more than `MOST_METHODS`."""
+    """Every method against every other: `y` and `x` at the end of training (see `end_step`), `y` at equal `x`. None
+    for fewer than three methods, and for more than `MOST_METHODS`."""
     names = sorted(set(at_usual_knobs(frame)["series"]))
     if not 3 <= len(names) <= MOST_METHODS:
         return None
     rows: list[tuple[Cell, ...]] = []
     ranked = sorted(names, key=lambda name: (name == CLAIM[1], name != CLAIM[0], name))
     for baseline, challenger in combinations(ranked, 2):
-        steps = common_steps(frame, baseline, challenger)
         pair, how = (frame, baseline, challenger), (resamples, seed)
-        above, across = (compare_at_step(*pair, metric, steps[-1], *how) if steps else None for metric in (y, x))
+        end = end_step(*pair, (x, y))
+        above, across = (None if end is None else compare_at_step(*pair, metric, end, *how) for metric in (y, x))
         level = compare_at_equal(*pair, y, x, *how)
         if above is None and level is None:
             continue
@@ -199,7 +199,7 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
                 None if level is None else level.p_concepts,
                 *(None if one is None else f"{one.pairs} of {one.possible}" for one in (above, level)),
                 who.difference.concepts,
-                None if above is None else steps[-1],
+                None if above is None else end,
             )
         )
     if len(rows) < 2:
@@ -207,7 +207,8 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
     return Table(
         "pairs",
         "Every method against every other, paired over concept × prompt × seed, with 95 % intervals: "
-        f"{label_of(y)} and {label_of(x)} at the last common step, then {label_of(y)} at equal {label_of(x)}. "
+        f"{label_of(y)} and {label_of(x)} at the last step of most common pairs, then {label_of(y)} at equal "
+        f"{label_of(x)}. "
         f"p: exact sign-flip test on the means per concept, not corrected for the {len(rows)} pairs.",
         (
             "methods",

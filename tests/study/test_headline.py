@@ -192,3 +192,16 @@ def test_methods_drawn_otherwise_are_not_compared_unasked(study: list[Result]) -
         replace(c, axes={**c.axes, "method": "p_plus"}, run=f"{c.run}x") for c in cells if c.axes["method"] == "ti_db"
     ]
     assert study_of([*cells, *third], Question(resamples=20)).headline.sentences
+
+
+def test_both_axes_are_read_at_one_step() -> None:
+    """Identity was not measured after the last step: text there and identity before it are no trade."""
+    found = [
+        difference(Y, "step 350", 0.0, 0.01),
+        difference(X, "step 350", -0.2, 0.01),
+        difference(Y, "step 500", 0.2, 0.01),
+    ]
+    said = headline(found, X, Y)
+    assert not said.verdict.startswith("A trade")
+    assert all("equal steps (350)" in sentence for sentence in said.sentences[:2])
+    assert said.sentences[-1].endswith("step 500 has fewer pairs, 0 instead of 24 in identity.")
