@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from palp_lab.study.directions import nearest
+from palp_lab.study.directions import label_of, nearest
 from palp_lab.study.intervals import RESAMPLES, Floats, Interval, finite, intervals_over
 from palp_lab.study.observations import UNIT, at_usual_knobs, per_unit
 from palp_lab.types import UserError
@@ -48,6 +48,12 @@ class Comparison:
     def step(self) -> int | None:
         """The training step of a comparison at equal steps; None for every other."""
         return int(self.at.removeprefix("step ")) if self.at.startswith("step ") else None
+
+    @property
+    def where(self) -> str:
+        """`at` for people: a metric's name as tables print it."""
+        matched = self.at.removeprefix("equal ")
+        return self.at if matched == self.at else f"equal {label_of(matched)}"
 
 
 def compare_at_step(

@@ -32,7 +32,7 @@ def tiles(study: Study) -> list[dict[str, str]]:
         pairs = f"{one.pairs} of {one.possible} pairs" if one.pairs < one.possible else f"{one.pairs} pairs"
         pairs = "no interval" if d.low is None else pairs
         found.append({
-            "what": label_of(one.metric), "at": f"at {one.at}", "mean": number(d.mean, signed=True), "kind": kind,
+            "what": label_of(one.metric), "at": f"at {one.where}", "mean": number(d.mean, signed=True), "kind": kind,
             "interval": range_of(d, signed=True) or "\u00a0", "words": f"{said}; {pairs}",
             "whisker": whisker_svg(d, 1.15 * max(ends) or 1.0),
         })  # fmt: skip
