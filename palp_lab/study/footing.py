@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from palp_lab.study.fields import Scalar
-from palp_lab.study.observations import UNIT, at_usual_knobs, usual_knobs
+from palp_lab.study.observations import UNIT, at_usual_knobs, mixed_axes, usual_knobs
 from palp_lab.study.palette import words
+from palp_lab.study.result import Result
 
 PLACE = tuple(key for key in UNIT if key != "model")
 """A pair without its base model, which is in a row's name where there are several."""
@@ -46,18 +47,72 @@ def different_pairs(scope: pd.DataFrame, axes: Sequence[str], paired: bool) -> s
     return f"Rows are over different pairs (prompts × subjects × seeds: {listed}); {end}."
 
 
+def short_of_pairs(scope: pd.DataFrame, axes: Sequence[str]) -> str:
+    """A sentence where curves' last steps lack pairs that earlier ones have, as when some subjects were trained for
+    longer than others; else nothing."""
+    usual, short = at_usual_knobs(scope), []
+    for name, last in last_steps(scope):
+        every = _places(usual[usual["series"] == name], axes)
+        if lost := len(every - _places(last, axes)):
+            short.append(f"{words(name)} {len(every) - lost} of {len(every)} at step {int(last['step'].max())}")
+    if not short:
+        return ""
+    listed = "; ".join(short)
+    return f"Last steps lack pairs of earlier ones (prompt × subject × seed: {listed}); means there are over fewer."
+
+
 def drawn_with(scope: pd.DataFrame, swept: bool) -> str:
-    """At which setting tables and verdict hold, and where other settings are; nothing where nobody told one. `swept`
-    where the front has marks of others."""
+    """At which setting tables and verdict hold, where other settings are, and whom that leaves out; nothing where
+    nobody told one. `swept` where the front has marks of others."""
     usual = usual_knobs(scope)
     if not usual:
         return ""
     told = dict(usual)
-    order = [name for name in ("guidance", "strength", "scheduler", "steps") if name in told]
-    said = ", ".join(_knob(name, told[name]) for name in (*order, *(name for name in told if name not in order)))
     others = any(knobs and knobs != usual for knobs in scope["knobs"].unique())
     where = "marks on the front" if swept else "in none of them"
-    return f"Tables and verdict: {said}" + (f"; other settings drawn are {where}." if others else ".")
+    held = f"Tables and verdict: {_setting(told)}" + (f"; other settings drawn are {where}." if others else ".")
+    return " ".join([held, *drawn_otherwise(scope)])
+
+
+def drawn_otherwise(scope: pd.DataFrame) -> list[str]:
+    """A sentence per curve without rows at the usual setting: it is left out, however much of it was measured."""
+    there = set(at_usual_knobs(scope)["series"])
+    usual, sentences = usual_knobs(scope), []
+    for name, rows in scope[~scope["series"].isin(there)].groupby("series", sort=True):
+        unlike = dict.fromkeys(_unlike(knobs, usual) for knobs in rows["knobs"].unique())
+        sentences.append(
+            f"{words(str(name))} was drawn with {' or '.join(unlike)} only, so it is in no comparison, on no curve "
+            "over steps, and in no table but that of cost."
+        )
+    return sentences
+
+
+def settings_averaged(results: Sequence[Result], series: Sequence[str]) -> list[str]:
+    """A sentence per curve whose subjects or seeds were trained with different settings."""
+    sentences = []
+    for name, axes in mixed_axes(results, series).items():
+        listed = "; ".join(f"{axis} {' or '.join(map(_value, values))}" for axis, values in axes.items())
+        sentences.append(
+            f"Subjects or seeds of {words(name)} were trained with different settings, which its curve averages "
+            f"({listed}); 'series=[{','.join(axes)}]' tells them apart."
+        )
+    return sentences
+
+
+def _setting(told: Mapping[str, Scalar]) -> str:
+    """Knobs in words, the best known first."""
+    order = [name for name in ("guidance", "strength", "scheduler", "steps") if name in told]
+    return ", ".join(_knob(name, told[name]) for name in (*order, *(name for name in told if name not in order)))
+
+
+def _unlike(knobs: tuple[tuple[str, Scalar], ...], usual: tuple[tuple[str, Scalar], ...]) -> str:
+    """What a setting has that the usual one has not."""
+    lacking = [f"no {name} told" for name in dict(usual) if name not in dict(knobs)]
+    return ", ".join(filter(None, (_setting(dict(item for item in knobs if item not in usual)), *lacking)))
+
+
+def _value(value: Scalar) -> str:
+    return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _places(rows: pd.DataFrame, metrics: Sequence[str]) -> frozenset[tuple[Scalar, ...]]:
@@ -73,7 +128,7 @@ def _size(rows: pd.DataFrame) -> str:
 
 
 def _knob(name: str, value: Scalar) -> str:
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    shown = _value(value)
     if name == "scheduler":
         return _SCHEDULERS.get(shown, shown)
     return f"{shown} steps" if name == "steps" else f"{'adapter scale' if name == 'strength' else name} {shown}"

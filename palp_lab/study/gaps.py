@@ -12,23 +12,25 @@ from palp_lab.study.result import BOUNDS, Result
 
 @dataclass(frozen=True)
 class Gaps:
-    """`cells` found of `expected` (each of the methods asked about on every concept, seed and target that any of them
-    has), and the gaps in words, one sentence each."""
+    """`cells` found of `expected` (each of the methods asked about on every concept and seed that any of them has, with
+    every target that any of them has of that concept), and the gaps in words, one sentence each."""
 
     cells: int
     expected: int
     sentences: tuple[str, ...]
 
 
-def gaps(results: Sequence[Result], methods: Sequence[str] = ()) -> Gaps:
+def gaps(results: Sequence[Result], methods: Sequence[str] = (), limits: Sequence[str] = ()) -> Gaps:
     """What these results leave open. `methods` are those that are compared, whose missing cells make a result partial;
-    none means all. A method outside them may have been planned smaller, so it is only said how large it is."""
+    none means all. A method outside them may have been planned smaller, so it is only said how large it is. `limits`
+    are what a study says of rows that it leaves out or averages."""
     asked = [result for result in results if not methods or result.axes["method"] in methods]
     found, expected, missing = _cells(asked)
     sentences = []
     if missing:
         named = "; ".join(missing[:6]) + (f"; and {len(missing) - 6} more" if len(missing) > 6 else "")
         sentences.append(f"{len(missing)} of {expected} cells are missing, so this is a partial result: {named}.")
+    sentences += [*_unlike_targets(asked), *limits]
     sentences += _smaller(results, asked)
     sentences += _metrics(results)
     absent = [BOUND_WORDS[name] for name in BOUNDS if name not in {b.name for r in results for b in r.bounds}]
@@ -80,12 +82,13 @@ def _cells(results: Sequence[Result]) -> tuple[int, int, list[str]]:
     targets: dict[str, set[object]] = defaultdict(set)
     for result in results:
         targets[str(result.axes["method"])].add(result.axes["target"])
-    every = {target for kinds in targets.values() for target in kinds if target is not None}
+    planned = _planned(results)
+    shared = set[object].intersection(*planned.values()) if planned else set()
     wanted = {
         (method, *place, target)
         for method, kinds in targets.items()
         for place in places
-        for target in ({None} if kinds == {None} else every)
+        for target in ({None} if kinds == {None} else planned.get((place[0], place[2])) or shared or {None})
     }
     there = {
         (
@@ -100,6 +103,27 @@ def _cells(results: Sequence[Result]) -> tuple[int, int, list[str]]:
         for method, _, _, concept, seed, target in sorted(wanted - there, key=str)
     ]
     return len(there & wanted), len(wanted), missing
+
+
+def _planned(results: Sequence[Result]) -> dict[tuple[str, str], set[object]]:
+    """Per subject the targets that some cell of it has: subjects may have targets of their own."""
+    planned: dict[tuple[str, str], set[object]] = defaultdict(set)
+    for result in results:
+        if result.axes["target"] is not None:
+            planned[str(result.axes["dataset"]), str(result.axes["concept"])].add(result.axes["target"])
+    return dict(planned)
+
+
+def _unlike_targets(results: Sequence[Result]) -> list[str]:
+    planned = _planned(results).values()
+    counts = sorted(map(len, planned))
+    if not counts or len(set(map(frozenset, planned))) == 1:
+        return []
+    each = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    return [
+        f"Not every subject has the same targets ({each} of {len(set().union(*planned))}): one counts as missing only "
+        "where another cell of its subject has it."
+    ]
 
 
 def _repeated(results: Sequence[Result]) -> int:

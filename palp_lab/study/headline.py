@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from palp_lab.study.directions import higher_is_better, label_of
 from palp_lab.study.palette import words
 from palp_lab.study.rendering import number, p_value, range_of
-from palp_lab.study.statistics import STOPPED, Comparison
+from palp_lab.study.statistics import STOPPED, Comparison, at_the_end
 
 LEAST_PAIRS, LEAST_CONCEPTS, LEVEL = 8, 6, 0.05
 """Below these no claim is made (ours). Intervals over few subjects are too short: with three, one in four holds no
@@ -44,23 +44,23 @@ def awaited(missing: Sequence[str], there: Sequence[str]) -> Headline:
 def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     """What the paired comparisons say about the claim "the challenger buys `y` without losing `x`".
 
-    The last common step decides between gaining and paying; the comparison at equal `x` decides whether the challenger
-    is ahead at all, because a method that merely trains more slowly gains `y` by losing `x`. A comparison over fewer
-    than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its numbers and its n are reported.
+    The end of training decides between gaining and paying, both axes at one step (see `at_the_end`); the comparison at
+    equal `x` decides whether the challenger is ahead at all, because a method that merely trains more slowly gains `y`
+    by losing `x`. A comparison over fewer than `LEAST_PAIRS` pairs or `LEAST_CONCEPTS` concepts claims nothing: its
+    numbers and its n are reported.
     """
-    at_steps = [one for one in comparisons if one.at.startswith("step")]
-    last = {one.metric: one for one in at_steps}  # the later step wins
+    last = at_the_end(comparisons, (x, y))
     level = next((one for one in comparisons if one.at == f"equal {x}" and one.metric == y), None)
     if y not in last:
         if level is None:
             return Headline("No paired comparison", ("The two methods have no pair with a step in common yet.",))
-        none = "The two methods have no training step in common, so that they are compared at equal identity only."
-        return Headline(_verdict_at_level(level, x), (_sentence(level), none.replace("identity", label_of(x))))
+        none = f"The two methods have no training step in common, so they are compared at equal {label_of(x)} only."
+        return Headline(_verdict_at_level(level, x), (_sentence(level), none))
     text, image = last[y], last.get(x)
     names = (words(text.challenger), words(text.baseline))
     early = [one for one in comparisons if one.at.startswith(STOPPED) and one.metric in (y, x)]
     sentences = [_sentence(one) for one in (text, image, level, *early) if one is not None]
-    sentences += _caveats(text, level)
+    sentences += [*_caveats(text, level, x), *_fewer_later(last, comparisons, (y, x))]
     return Headline(_verdict(names, text, image, level), tuple(sentences))
 
 
@@ -109,17 +109,27 @@ def _verdict_at_level(level: Comparison, x: str) -> str:
 
 def _too_few(names: tuple[str, str], text: Comparison, image: Comparison | None) -> str:
     """What was seen, how often, and that it settles nothing."""
-    seen = [
+    both = [one for one in (text, image) if one is not None]
+    other = [
         f"{number(abs(one.difference.mean))} {'higher' if one.difference.mean > 0 else 'lower'} {label_of(one.metric)}"
-        for one in (text, image)
-        if one
+        for one in both
+        if not _shows_zero(one)
     ]
+    same = " and ".join(label_of(one.metric) for one in both if _shows_zero(one))
+    seen = [f"{' and '.join(other)} than {names[1]}"] if other else []
+    if same:
+        seen.append(f"the same {same}{'' if other else f' as {names[1]}'} to three decimals")
     return (
-        f"Nothing is settled: {names[0]} has {' and '.join(seen)} than {names[1]} at "
-        f"{'equal steps' if text.at.startswith('step') else text.at}, over "
+        f"Nothing is settled: {names[0]} has {' and '.join(seen)} at "
+        f"{text.where if text.step is None else f'equal steps ({text.step})'}, over "
         f"{_counted(text.pairs, 'pair')} from {_counted(text.difference.concepts, 'concept')}; a claim takes at least "
         f"{LEAST_PAIRS} pairs from {LEAST_CONCEPTS} concepts."
     )
+
+
+def _shows_zero(one: Comparison) -> bool:
+    """Whether a difference is none in the decimals that are printed."""
+    return number(one.difference.mean) == number(0.0)
 
 
 def _counted(number_of: int, what: str) -> str:
@@ -142,8 +152,10 @@ def _sentence(one: Comparison) -> str:
     elif one.at.startswith(STOPPED):
         where = f"With {words(one.baseline)} stopped after {one.at.removeprefix(STOPPED)} steps"
     else:
-        where = f"At {one.at}"
-    change = f"is {number(abs(d.mean))} {'higher' if d.mean > 0 else 'lower'} than that of {words(one.baseline)}"
+        where = f"At {one.where}"
+    change = f"is {number(abs(d.mean))} {'higher' if d.mean > 0 else 'lower'} than"
+    if _shows_zero(one):
+        change = f"differs by {number(0.0)} from" if d.mean else "is the same as"
     interval = (
         f"95\u00a0% interval {range_of(d, signed=True)}" if d.low is not None else "too few pairs for an interval"
     )
@@ -151,10 +163,11 @@ def _sentence(one: Comparison) -> str:
     pairs = f"{_counted(one.pairs, 'pair')} from {_counted(d.concepts, 'concept')}"
     if one.at.startswith("equal"):
         pairs = f"{one.pairs} of {one.possible} pairs overlap, {_counted(d.concepts, 'concept')}"
-    return f"{where}, {label_of(one.metric)} of {words(one.challenger)} {change} ({interval}; {pairs}){zero}."
+    what = f"{label_of(one.metric)} of {words(one.challenger)}"
+    return f"{where}, {what} {change} that of {words(one.baseline)} ({interval}; {pairs}){zero}."
 
 
-def _caveats(text: Comparison, level: Comparison | None) -> list[str]:
+def _caveats(text: Comparison, level: Comparison | None, x: str) -> list[str]:
     found = []
     concepts = text.difference.concepts
     if concepts == 1 and text.pairs > 1:
@@ -163,5 +176,20 @@ def _caveats(text: Comparison, level: Comparison | None) -> list[str]:
         reach = f"with {concepts} concepts it cannot fall below {p_value(text.p_floor)}"
         found.append(f"Taking each concept as one observation, the exact p is {p_value(text.p_concepts)} ({reach}).")
     if level is None:
-        found.append("At no pair do the two curves reach a common identity, so they cannot be compared there.")
+        found.append(f"At no pair do the two curves reach a common {label_of(x)}, so they cannot be compared there.")
     return found
+
+
+def _fewer_later(last: Mapping[str, Comparison], comparisons: Sequence[Comparison], axes: tuple[str, str]) -> list[str]:
+    """Why the end of training is taken before the last common step, where it is."""
+    steps = [one.step for one in comparisons if one.step is not None]
+    later = {one.metric: one.pairs for one in comparisons if one.step == max(steps)}
+    fewer = [
+        f"{later.get(axis, 0)} instead of {last[axis].pairs} in {label_of(axis)}"
+        for axis in axes
+        if axis in last and later.get(axis, 0) < last[axis].pairs
+    ]
+    if not fewer:
+        return []
+    end = last[axes[0]].step
+    return [f"Step {end} stands for the end of training: step {max(steps)} has fewer pairs, {' and '.join(fewer)}."]

@@ -40,7 +40,7 @@ def note(results: Sequence[Result], question: Question, title: str, folder: Path
     (one, results), *others = by_protocol(results).items()
     study = study_of(results, question)
     compared = {part.split(" · ")[0] for pair in study.comparisons[:1] for part in (pair.baseline, pair.challenger)}
-    open_ends = gaps(results, sorted(compared))
+    open_ends = gaps(results, sorted(compared), study.limits)
     counts = Counter(str(result.axes["method"]) for result in results)
     concepts = len({result.axes["concept"] for result in results})
     cells = ", ".join(f"{words(method)} {count}" for method, count in sorted(counts.items()))

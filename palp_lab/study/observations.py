@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ SCOPES = ("own", "other", "all")
 """own: prompts that a method with a target was tuned for, and the same prompts from methods that have none.
 other: every other prompt of the methods with a target, and all prompts of those without. all: everything."""
 _KEYS = ("run", "method", *UNIT, "target", "prompt_group", "own_target", "step", "knobs", "series")
+_UNIT_AXES = ("dataset", "model", "concept", "train_seed")
 _BOUND_KEYS = ("name", "dataset", "model", "concept", "prompt", "shots", "drawn")
 
 
@@ -76,8 +77,7 @@ def varied_axes(results: Iterable[Result]) -> dict[str, list[str]]:
     """Per method the axes in which cells of the same photos and seed differ: a sweep of a setting. Targets share a
     curve; but a setting may come with a target, as prompt alignment among swept losses does."""
     results = list(results)
-    # A knob of sampling is no setting of the training: its settings are points of one curve.
-    knobs = {f"generate.{name}" for result in results for record in result.records for name in record.knobs}
+    skipped = {"study", "target", *_knob_axes(results)}
     cells: dict[tuple[Scalar, ...], list[Mapping[str, Scalar]]] = {}
     for result in results:
         axes = result.axes
@@ -85,13 +85,48 @@ def varied_axes(results: Iterable[Result]) -> dict[str, list[str]]:
         cells.setdefault(place, []).append(axes)
     varied: dict[str, list[str]] = {}
     for (method, *_), found in cells.items():
-        names = dict.fromkeys(name for axes in found for name in axes if name not in {"study", "target", *knobs})
-        differing = [name for name in names if len({axes.get(name) for axes in found}) > 1]
-        differing = [name for name in differing if "losses" not in differing or not _comes_with_its_loss(name, found)]
-        # A result is filed under "shots" and under the key that set it: one of the two is enough.
-        differing = [name for name in differing if name.rpartition(".")[2] not in differing or "." not in name]
-        varied[str(method)] = list(dict.fromkeys([*varied.get(str(method), []), *differing]))
+        varied[str(method)] = list(dict.fromkeys([*varied.get(str(method), []), *_differing(found, skipped)]))
     return {method: names for method, names in varied.items() if names}
+
+
+def mixed_axes(results: Iterable[Result], series: Sequence[str] = ()) -> dict[str, dict[str, list[Scalar]]]:
+    """Per curve the axes in which its cells differ, with their values: a setting that every subject or seed has one
+    value of, but not the same one, is no sweep and does not split the curve."""
+    results = list(results)
+    names, skipped = series_names(results, series), {*_UNIT_AXES, "study", "target", *_knob_axes(results)}
+    cells: dict[str, list[Mapping[str, Scalar]]] = {}
+    for result in results:
+        cells.setdefault(names[result.run], []).append(result.axes)
+    mixed = {
+        name: {axis: _values(axis, found) for axis in _differing(found, skipped)}
+        for name, found in sorted(cells.items())
+    }
+    return {name: axes for name, axes in mixed.items() if axes}
+
+
+def _knob_axes(results: Iterable[Result]) -> set[str]:
+    """The axes of knobs of sampling, which are no settings of the training: their values are points of one curve."""
+    return {f"generate.{name}" for result in results for record in result.records for name in record.knobs}
+
+
+def _differing(cells: Sequence[Mapping[str, Scalar]], skipped: Collection[str]) -> list[str]:
+    """The axes in which cells differ, each once, but for those `skipped`."""
+    names = dict.fromkeys(name for axes in cells for name in axes if name not in skipped)
+    differing = [name for name in names if len({axes.get(name) for axes in cells}) > 1]
+    differing = [name for name in differing if "losses" not in differing or not _comes_with_its_loss(name, cells)]
+    # A result is filed under "shots" and under the key that set it: one of the two is enough.
+    return [name for name in differing if name.rpartition(".")[2] not in differing or "." not in name]
+
+
+def _values(axis: str, cells: Iterable[Mapping[str, Scalar]]) -> list[Scalar]:
+    """The values of an axis: numbers in order, then words, then None, which cells that do not have it count as."""
+
+    def order(value: Scalar) -> tuple[int, float, str]:
+        if isinstance(value, int | float):
+            return 0, value, ""
+        return 2 if value is None else 1, 0.0, str(value)
+
+    return sorted({axes.get(axis) for axes in cells}, key=order)
 
 
 def _comes_with_its_loss(name: str, cells: Iterable[Mapping[str, Scalar]]) -> bool:

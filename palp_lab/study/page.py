@@ -13,6 +13,7 @@ from palp_lab.study.figure import axis_words, is_squeezed
 from palp_lab.study.gaps import Gaps
 from palp_lab.study.palette import BOUND_SENTENCES, BOUND_WORDS, styles, words
 from palp_lab.study.rendering import html, number, range_of
+from palp_lab.study.statistics import at_the_end
 from palp_lab.study.study import Study
 from palp_lab.study.svg import front_svg, mark_svg
 from palp_lab.study.table import Table
@@ -136,9 +137,9 @@ def _tables(study: Study) -> dict[str, Any]:
     def one(name: str) -> str:
         return html(by_name[name]) if name in by_name else ""
 
-    steps = [one.at for one in study.comparisons if one.at.startswith("step")]
-    last = [one for one in study.comparisons if one.at in steps[-1:] or not one.at.startswith("step")]
-    earlier = [one for one in study.comparisons if one not in last]
+    end = at_the_end(study.comparisons, study.axes).values()
+    last = [one for one in study.comparisons if one.step is None or one in end]
+    others = [one for one in study.comparisons if one not in last]
     return {
         "methods": one(f"methods_{study.question.scope}"),
         "prompts": [html(table) for name, table in by_name.items() if name.startswith("prompts_")],
@@ -147,7 +148,7 @@ def _tables(study: Study) -> dict[str, Any]:
         "pairs": one("pairs"),
         "cost": one("cost"),
         "comparison": html(comparison_table(last)) if last else "",
-        "comparison_steps": html(comparison_table(earlier, "comparison_steps")) if earlier else "",
+        "comparison_steps": html(comparison_table(others, "comparison_steps")) if others else "",
     }
 
 

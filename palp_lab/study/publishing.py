@@ -33,7 +33,7 @@ def publish(study: Study, words_of: Words, folder: Path) -> dict[str, Path]:
     """
     images, caption = draw(study, words_of.title)
     compared = {name.split(" · ")[0] for one in study.comparisons[:1] for name in (one.baseline, one.challenger)}
-    open_ends = gaps(study.results, sorted(compared))
+    open_ends = gaps(study.results, sorted(compared), study.limits)
     written = {f"{name}.png": write_bytes(folder / f"{name}.png", content) for name, content in images.items()}
     groups = {"tables": list(study.tables)}
     if study.comparisons:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from palp_lab.study.directions import nearest
+from palp_lab.study.directions import label_of, nearest
 from palp_lab.study.intervals import RESAMPLES, Floats, Interval, finite, intervals_over
 from palp_lab.study.observations import UNIT, at_usual_knobs, per_unit
 from palp_lab.types import UserError
@@ -43,6 +43,17 @@ class Comparison:
     p_concepts: float | None
     p_floor: float
     p_pairs: float | None
+
+    @property
+    def step(self) -> int | None:
+        """The training step of a comparison at equal steps; None for every other."""
+        return int(self.at.removeprefix("step ")) if self.at.startswith("step ") else None
+
+    @property
+    def where(self) -> str:
+        """`at` for people: a metric's name as tables print it."""
+        matched = self.at.removeprefix("equal ")
+        return self.at if matched == self.at else f"equal {label_of(matched)}"
 
 
 def compare_at_step(
@@ -127,6 +138,35 @@ def common_steps(frame: pd.DataFrame, baseline: str, challenger: str) -> list[in
     """The training steps at which both were measured."""
     one, other = (set(rows["step"]) for rows in _sides(frame, baseline, challenger))
     return sorted(int(step) for step in one & other)
+
+
+def end_step(frame: pd.DataFrame, baseline: str, challenger: str, axes: tuple[str, str]) -> int | None:
+    """The step that stands for the end of training: of the common steps the last at which most pairs were measured on
+    both axes. A step before any training stands for it only where there is no other."""
+    steps = common_steps(frame, baseline, challenger)
+    sides = _sides(frame, baseline, challenger)
+
+    def shared(step: int, axis: str) -> int:
+        one, other = (per_unit(rows[rows["step"] == step], [axis]).index for rows in sides)
+        return len(one.intersection(other))
+
+    kept = [step for step in steps if step > 0] or steps
+    return _fullest({step: [shared(step, axis) for axis in axes] for step in kept})
+
+
+def at_the_end(comparisons: Iterable[Comparison], axes: tuple[str, str]) -> dict[str, Comparison]:
+    """Per metric the comparison at the end of training (see `end_step`), all of them at one step."""
+    pairs: dict[int, dict[str, int]] = {}
+    by_step = [(one.step, one) for one in comparisons if one.step is not None]
+    for step, one in by_step:
+        pairs.setdefault(step, {})[one.metric] = one.pairs
+    end = _fullest({step: [found.get(axis, 0) for axis in axes] for step, found in pairs.items()})
+    return {one.metric: one for step, one in by_step if step == end}
+
+
+def _fullest(pairs: Mapping[int, Sequence[int]]) -> int | None:
+    """The last of the steps with most pairs on every axis, and of these on the last axis."""
+    return max(pairs, key=lambda step: (min(pairs[step]), pairs[step][-1], step), default=None)
 
 
 def value_at(path: Floats, level: float) -> float | None:

@@ -17,7 +17,7 @@ from palp_lab.study.curves import (
     reference_point,
 )
 from palp_lab.study.directions import higher_is_better, known_metrics
-from palp_lab.study.footing import different_pairs, drawn_with
+from palp_lab.study.footing import different_pairs, drawn_otherwise, drawn_with, settings_averaged, short_of_pairs
 from palp_lab.study.headline import Headline, awaited, headline, unasked
 from palp_lab.study.intervals import RESAMPLES
 from palp_lab.study.observations import (
@@ -34,7 +34,15 @@ from palp_lab.study.palette import words
 from palp_lab.study.pareto import directions_for
 from palp_lab.study.result import Result
 from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread, usual_prompts
-from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step, compare_stopped
+from palp_lab.study.statistics import (
+    Comparison,
+    at_the_end,
+    common_steps,
+    compare_at_equal,
+    compare_at_step,
+    compare_stopped,
+    end_step,
+)
 from palp_lab.study.table import Table
 from palp_lab.study.tables import (
     CLAIM,
@@ -67,11 +75,16 @@ class Question:
     seed: int = 0
     growing: bool = False
 
+    @property
+    def axes(self) -> tuple[str, str]:
+        return self.x, self.y
+
 
 @dataclass(frozen=True)
 class Study:
     """Everything the report shows, as numbers. `frame` holds all records, `scope` those of the question's scope;
-    `uneven` says so where the rows are over different pairs, and `drawn` at which setting the tables hold."""
+    `uneven` says so where the rows are over different pairs, and `drawn` at which setting the tables hold. `limits` are
+    sentences about rows that are left out or averaged."""
 
     question: Question
     results: tuple[Result, ...]
@@ -89,10 +102,11 @@ class Study:
     last_step: int
     uneven: str = ""
     drawn: str = ""
+    limits: tuple[str, ...] = ()
 
     @property
     def axes(self) -> tuple[str, str]:
-        return self.question.x, self.question.y
+        return self.question.axes
 
 
 def study_of(results: Sequence[Result], question: Question) -> Study:
@@ -116,7 +130,8 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
     few = [metric for metric in metrics if metric in (*axes, "elements", "copy")]
     shown = bounds[bounds["prompt"].isna() | bounds["prompt"].isin(prompts)] if prompts else bounds
     pairs = pairs_table(scope, *axes, *how)
-    uneven = different_pairs(scope, axes, bool(comparisons) or pairs is not None)
+    short = short_of_pairs(scope, axes)
+    uneven = " ".join(filter(None, (different_pairs(scope, axes, bool(comparisons) or pairs is not None), short)))
     optional = (transfer_table(frame, few, *how), bounds_table(shown, metrics, *how), pairs)
     tables = (
         methods_table(frame, axes, metrics, question.scope, *how),
@@ -141,6 +156,7 @@ def study_of(results: Sequence[Result], question: Question) -> Study:
         int(scope["step"].max()),
         uneven,
         drawn_with(scope, bool(swept)),
+        (*drawn_otherwise(scope), *([short] if short else []), *settings_averaged(results, question.series)),
     )
 
 
@@ -188,8 +204,8 @@ def _on_one_front(trained: list[Curve], swept: list[Curve], axes: tuple[str, str
 
 
 def _comparisons(scope: pd.DataFrame, question: Question) -> list[Comparison]:
-    """Both axes at every common step, and against a baseline that was stopped earlier; at the last step and at equal x
-    every other metric that has a better end."""
+    """Both axes at every common step, and against a baseline that was stopped earlier; at the end of training and at
+    equal x every other metric that has a better end."""
     pair = compared(scope, question)
     if pair is None:
         return []
@@ -199,19 +215,20 @@ def _comparisons(scope: pd.DataFrame, question: Question) -> list[Comparison]:
     ]
     steps = [step for step in common_steps(scope, *pair) if step > 0]
     found = [compare_at_step(scope, *pair, metric, step, *how) for step in steps for metric in (y, x)]
-    found += [compare_at_step(scope, *pair, metric, step, *how) for step in steps[-1:] for metric in others]
+    end = end_step(scope, *pair, question.axes)
+    found += [compare_at_step(scope, *pair, metric, end, *how) for metric in others if end]
     found += [compare_at_equal(scope, *pair, metric, x, *how) for metric in (y, *others)]
-    found += [compare_stopped(scope, *pair, metric, x, *how) for metric in (y, x)]
+    until = scope[scope["step"] <= end] if end else scope
+    found += [compare_stopped(until, *pair, metric, x, *how) for metric in (y, x)]
     return [one for one in found if one is not None]
 
 
 def _sizings(scope: pd.DataFrame, comparisons: Sequence[Comparison], question: Question) -> list[Sizing]:
     """How many concepts would separate the two compared methods by the difference that was seen, for 1 to 5 seeds."""
-    seen = [one for one in comparisons if one.metric == question.y and one.at.startswith("step")]
-    if not seen or seen[-1].difference.concepts < 2:
+    last = at_the_end(comparisons, question.axes).get(question.y)
+    if last is None or last.step is None or last.difference.concepts < 2:
         return []
-    last = seen[-1]
-    differences = paired_differences(scope, last.baseline, last.challenger, last.metric, int(last.at.split()[1]))
+    differences = paired_differences(scope, last.baseline, last.challenger, last.metric, last.step)
     found, prompts = spread(differences), usual_prompts(differences)
     tried = (1,) if found.seeds is None else (1, 2, 3, 5)
     return [sizing(found, abs(last.difference.mean), prompts, seeds) for seeds in tried]

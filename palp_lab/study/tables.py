@@ -15,7 +15,7 @@ from palp_lab.study.intervals import Interval, intervals_of
 from palp_lab.study.observations import at_usual_knobs, metric_names, scoped, series_names
 from palp_lab.study.palette import BOUND_WORDS, words
 from palp_lab.study.result import Result
-from palp_lab.study.statistics import Comparison, common_steps, compare_at_equal, compare_at_step
+from palp_lab.study.statistics import Comparison, compare_at_equal, compare_at_step, end_step
 from palp_lab.study.table import Cell, Table
 
 CLAIM = ("ti_db", "palp")
@@ -28,21 +28,28 @@ MOST_METHODS = 8
 def methods_table(
     frame: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str], scope: str, resamples: int, seed: int
 ) -> Table:
-    """One row per series at its last step, at the usual knobs. A column is ranked only over the same pairs."""
+    """One row per series at its last step, at the usual knobs. A column is ranked only over the same pairs. What is
+    measured on prompts without the subject (drift), which no method is tuned for, is shown in every scope."""
     rows, which = [], _SCOPE_WORDS[scope if frame["own_target"].any() else "all"]
     named = last_steps(scoped(frame, scope))
     every = [last for _, last in named]
+    apart = [_without_subject(frame, series, last) for series, last in named]
+    measured = {metric: any(last[metric].notna().any() for last in every) for metric in metrics}
+    rows_of = {metric: every if measured[metric] else apart for metric in metrics}
+    outside = [m for m in metrics if not measured[m] and any(rows[m].notna().any() for rows in apart)]
     uneven = is_uneven(every, axes)
-    for series, last in named:
-        cells = _cells(last, metrics, resamples, seed)
-        rows.append((words(series), int(last["step"].max()), _units(cells), *cells))
+    for i, (series, last) in enumerate(named):
+        cells = {metric: _cells(rows_of[metric][i], [metric], resamples, seed)[0] for metric in metrics}
+        units = _units(cell for metric, cell in cells.items() if measured[metric])
+        rows.append((words(series), int(last["step"].max()), units, *cells.values()))
     return Table(
         f"methods_{scope}",
         f"{which}, each method at its last step. Means over concept × prompt × seed with 95 % intervals."
+        + (f" On prompts without the subject: {', '.join(map(label_of, outside))}." if outside else "")
         + (f" {NO_BEST}" if uneven else ""),
         ("method", "steps", "n", *map(label_of, metrics)),
         tuple(rows),
-        (None, None, None, *(None if uneven or is_uneven(every, [one]) else _better(one) for one in metrics)),
+        (None, None, None, *(None if uneven or is_uneven(rows_of[one], [one]) else _better(one) for one in metrics)),
     )
 
 
@@ -53,9 +60,8 @@ def prompts_table(frame: pd.DataFrame, metric: str, resamples: int, seed: int) -
     columns = [series for series, _ in last_steps(own)]
     by_series = dict(last_steps(own))
     rows = []
-    for group, prompt in sorted(
-        {(str(g or ""), str(p)) for g, p in zip(own["prompt_group"], own["prompt"], strict=True)}
-    ):
+    kinds = own.groupby("prompt")["prompt_group"].first()  # the first that is told: other tools' results tell none
+    for group, prompt in sorted(("" if pd.isna(group) else str(group), str(prompt)) for prompt, group in kinds.items()):
         cells = []
         for series in columns:
             last = by_series[series]
@@ -151,7 +157,7 @@ def comparison_table(comparisons: Sequence[Comparison], name: str = "comparison"
     rows = tuple(
         (
             label_of(one.metric),
-            one.at,
+            one.where,
             one.difference,
             f"{one.pairs} of {one.possible}",
             one.difference.concepts,
@@ -174,17 +180,17 @@ def comparison_table(comparisons: Sequence[Comparison], name: str = "comparison"
 
 
 def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) -> Table | None:
-    """Every method against every other: `y` and `x` at the last common step, `y` at equal `x`. None for fewer than
-    three methods, and for more than `MOST_METHODS`."""
+    """Every method against every other: `y` and `x` at the end of training (see `end_step`), `y` at equal `x`. None
+    for fewer than three methods, and for more than `MOST_METHODS`."""
     names = sorted(set(at_usual_knobs(frame)["series"]))
     if not 3 <= len(names) <= MOST_METHODS:
         return None
     rows: list[tuple[Cell, ...]] = []
     ranked = sorted(names, key=lambda name: (name == CLAIM[1], name != CLAIM[0], name))
     for baseline, challenger in combinations(ranked, 2):
-        steps = common_steps(frame, baseline, challenger)
         pair, how = (frame, baseline, challenger), (resamples, seed)
-        above, across = (compare_at_step(*pair, metric, steps[-1], *how) if steps else None for metric in (y, x))
+        end = end_step(*pair, (x, y))
+        above, across = (None if end is None else compare_at_step(*pair, metric, end, *how) for metric in (y, x))
         level = compare_at_equal(*pair, y, x, *how)
         if above is None and level is None:
             continue
@@ -199,7 +205,7 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
                 None if level is None else level.p_concepts,
                 *(None if one is None else f"{one.pairs} of {one.possible}" for one in (above, level)),
                 who.difference.concepts,
-                None if above is None else steps[-1],
+                None if above is None else end,
             )
         )
     if len(rows) < 2:
@@ -207,7 +213,8 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
     return Table(
         "pairs",
         "Every method against every other, paired over concept × prompt × seed, with 95 % intervals: "
-        f"{label_of(y)} and {label_of(x)} at the last common step, then {label_of(y)} at equal {label_of(x)}. "
+        f"{label_of(y)} and {label_of(x)} at the last step of most common pairs, then {label_of(y)} at equal "
+        f"{label_of(x)}. "
         f"p: exact sign-flip test on the means per concept, not corrected for the {len(rows)} pairs.",
         (
             "methods",
@@ -238,6 +245,12 @@ _SCOPE_WORDS = {
     "other": "Prompts other than the one tuned for",
     "all": "All prompts",
 }
+
+
+def _without_subject(frame: pd.DataFrame, series: str, last: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a series for prompts without the subject, of the same step and knobs as its `last` ones."""
+    alike = (frame["series"] == series) & (frame["step"] == last["step"].max()) & frame["knobs"].isin(last["knobs"])
+    return frame[alike & ~frame["prompt"].str.contains("{}", regex=False)]
 
 
 def _cells(rows: pd.DataFrame, metrics: Sequence[str], resamples: int, seed: int) -> list[Interval | None]:

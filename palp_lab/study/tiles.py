@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from palp_lab.study.directions import label_of
 from palp_lab.study.headline import enough, sign
 from palp_lab.study.rendering import number, range_of
-from palp_lab.study.statistics import Comparison
+from palp_lab.study.statistics import Comparison, at_the_end
 from palp_lab.study.study import Study
 from palp_lab.study.svg import whisker_svg
 
@@ -32,7 +32,7 @@ def tiles(study: Study) -> list[dict[str, str]]:
         pairs = f"{one.pairs} of {one.possible} pairs" if one.pairs < one.possible else f"{one.pairs} pairs"
         pairs = "no interval" if d.low is None else pairs
         found.append({
-            "what": label_of(one.metric), "at": f"at {one.at}", "mean": number(d.mean, signed=True), "kind": kind,
+            "what": label_of(one.metric), "at": f"at {one.where}", "mean": number(d.mean, signed=True), "kind": kind,
             "interval": range_of(d, signed=True) or "\u00a0", "words": f"{said}; {pairs}",
             "whisker": whisker_svg(d, 1.15 * max(ends) or 1.0),
         })  # fmt: skip
@@ -40,7 +40,7 @@ def tiles(study: Study) -> list[dict[str, str]]:
 
 
 def _chosen(comparisons: Sequence[Comparison], x: str, y: str) -> list[Comparison]:
-    at_steps = {one.metric: one for one in comparisons if one.at.startswith("step")}
+    at_steps = at_the_end(comparisons, (x, y))
     equal = {one.metric: one for one in comparisons if one.at.startswith("equal")}
     wanted = [at_steps.get(y), at_steps.get(x), equal.get(y), equal.get("elements") if y != "elements" else None]
     return [one for one in wanted if one is not None][:TILES]

@@ -55,6 +55,21 @@ def test_a_target_that_one_concept_lacks_is_missing(study: list[Result]) -> None
     assert any(str(first.axes["target"]) in one for one in found.sentences)
 
 
+def test_subjects_may_have_targets_of_their_own(study: list[Result]) -> None:
+    first, second, third, fourth = sorted({str(r.axes["target"]) for r in study if r.axes["target"]})
+    own = {"cat 11": (None, first, second), "robot 12": (None, third, fourth)}
+    some = [r for r in study if r.axes["target"] in own.get(str(r.axes["concept"]), ())]
+    found = gaps(some, ["palp", "ti_db"])
+    assert (found.cells, found.expected) == (12, 12)
+    assert any("Not every subject has the same targets (2 of 4)" in one for one in found.sentences)
+    lost = next(r for r in some if r.axes["target"] == third)
+    said = " ".join(gaps([r for r in some if r is not lost], ["palp", "ti_db"]).sentences)
+    assert "1 of 12 cells are missing" in said and third in said
+    teapot = [r for r in study if r.axes["concept"] == "teapot 13" and r.axes["method"] == "ti_db"]
+    said = " ".join(gaps([*some, *teapot], ["palp", "ti_db"]).sentences)
+    assert "2 of 16 cells are missing, so this is a partial result: PALP, teapot 13, seed 0; PALP, teapot 13" in said
+
+
 def test_metrics_bounds_seeds_and_protocols_are_looked_at(study: list[Result]) -> None:
     def without_text(result: Result) -> Result:
         lost = {"text_alignment": MetricValue("image", None, None, 0)}

@@ -192,3 +192,44 @@ def test_methods_drawn_otherwise_are_not_compared_unasked(study: list[Result]) -
         replace(c, axes={**c.axes, "method": "p_plus"}, run=f"{c.run}x") for c in cells if c.axes["method"] == "ti_db"
     ]
     assert study_of([*cells, *third], Question(resamples=20)).headline.sentences
+
+
+def test_both_axes_are_read_at_one_step() -> None:
+    """Identity was not measured after the last step: text there and identity before it are no trade."""
+    found = [
+        difference(Y, "step 350", 0.0, 0.01),
+        difference(X, "step 350", -0.2, 0.01),
+        difference(Y, "step 500", 0.2, 0.01),
+    ]
+    said = headline(found, X, Y)
+    assert not said.verdict.startswith("A trade")
+    assert all("equal steps (350)" in sentence for sentence in said.sentences[:2])
+    assert said.sentences[-1].endswith("step 500 has fewer pairs, 0 instead of 24 in identity.")
+
+
+def test_axes_are_called_by_their_labels() -> None:
+    x = "image_alignment"
+    asked = [difference(Y, "step 500", 0.05, 0.01), difference(x, "step 500", 0.0, 0.01)]
+    level = difference(Y, f"equal {x}", 0.02, 0.01)
+    assert level.where == "equal image alignment" and asked[0].where == "step 500"
+    said = [*headline([*asked, level], x, Y).sentences, *headline([level], x, Y).sentences]
+    assert any(sentence.startswith("At equal image alignment, text alignment of PALP") for sentence in said)
+    few = headline([difference(Y, f"equal {x}", 0.02, 0.01, concepts=2)], x, Y).verdict
+    said += [few, *headline(asked, x, Y).sentences]
+    assert any("reach a common image alignment" in sentence for sentence in said)
+    assert not any(x in sentence or "identity" in sentence for sentence in said)
+
+
+def test_no_difference_is_not_called_lower() -> None:
+    for mean, words in ((0.0, "is the same as that of TI + DB"), (0.0003, "differs by 0.000 from that of TI + DB")):
+        said = headline([difference(Y, "step 500", 0.05, 0.01), difference(X, "step 500", mean, 0.01)], X, Y)
+        assert f"identity of PALP {words} (" in said.sentences[1]
+
+    def few(text: float, image: float) -> str:
+        found = [difference(Y, "step 500", text, 0.01, 2), difference(X, "step 500", image, 0.01, 2)]
+        return headline(found, X, Y).verdict
+
+    assert "PALP has 0.200 higher text alignment than TI + DB and the same identity to three decimals at" in few(0.2, 0)
+    assert "PALP has the same text alignment and identity as TI + DB to three decimals at equal steps (500)" in few(
+        0, 0
+    )

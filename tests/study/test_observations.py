@@ -13,6 +13,7 @@ from palp_lab.study.observations import (
     bound_observations,
     filed_alike,
     metric_names,
+    mixed_axes,
     observations,
     per_unit,
     require_metric,
@@ -166,3 +167,14 @@ def test_cells_that_no_axis_tells_apart_are_averaged_and_said(study: list[Result
     assert filed_alike(observations([*study, other])) == {}, "an axis tells them apart"
     later = replace(twin, records=tuple(replace(one, step=one.step + 1) for one in twin.records))
     assert filed_alike(observations([*study, later])) == {}, "nothing is measured twice"
+
+
+def test_axes_that_differ_between_subjects_are_mixed_and_knobs_are_not(study: list[Result]) -> None:
+    steps = {"cat 11": 350, "robot 12": 500, "teapot 13": 500}
+    some = [
+        replace(r, axes={**r.axes, "max_steps": steps[str(r.axes["concept"])], "generate.guidance": r.axes["concept"]})
+        for r in study
+        if r.axes["method"] == "ti_db"
+    ]
+    assert mixed_axes(some) == {"ti_db": {"max_steps": [350, 500]}}
+    assert mixed_axes(some, ["max_steps"]) == mixed_axes(study) == {}

@@ -9,7 +9,7 @@ import pytest
 
 from palp_lab.study.intervals import Interval
 from palp_lab.study.rendering import markdown
-from palp_lab.study.result import Result
+from palp_lab.study.result import MetricValue, Result
 from palp_lab.study.study import Question, Study, study_of
 from palp_lab.study.table import Table
 from palp_lab.study.tables import comparison_table
@@ -89,6 +89,43 @@ def test_a_prompt_the_metric_was_not_measured_on_has_no_row(study: list[Result])
     found = table(study_of(untargeted, FAST), "prompts_text_alignment")
     prompts = {str(row[0]) for row in found.rows}
     assert prompts and study[0].records[0].prompt not in prompts
+
+
+def test_drift_is_shown_whatever_the_scope(study: list[Result]) -> None:
+    """Its prompts are without the subject, so that no method is tuned for them."""
+    name = "drift_with_class_word"
+
+    def drifted(result: Result) -> Result:
+        last = next(one for one in reversed(result.records))
+        value = MetricValue("image", 0.1 if result.axes["method"] == "palp" else 0.2, None, 4)
+        plain = replace(last, prompt="a photo of a cat", prompt_group="drift", own_target=False, metrics={name: value})
+        earlier = replace(plain, step=100, metrics={name: replace(value, value=0.9)})
+        return replace(result, records=(*result.records, earlier, plain))
+
+    answered = study_of(list(map(drifted, study)), FAST)
+    found = table(answered, "methods_own")
+    for row, mean in (("PALP", 0.1), ("TI + DB", 0.2)):
+        value = cell(found, row, "drift with class word")
+        assert isinstance(value, Interval) and value.mean == pytest.approx(mean) and value.n == 6
+        assert cell(found, row, "n") == 24, "as of the prompts of the scope"
+    assert found.better[found.columns.index("drift with class word")] is False
+    assert "On prompts without the subject: drift with class word." in found.caption
+
+
+def test_a_prompt_that_other_tools_tell_no_kind_of_has_one_row(study: list[Result]) -> None:
+    foreign = [
+        replace(
+            r,
+            run=f"{r.run} foreign",
+            axes={**r.axes, "method": "another tool"},
+            records=tuple(replace(one, prompt_group=None) for one in r.records),
+        )
+        for r in study
+        if r.axes["method"] == "ti_db"
+    ]
+    found = table(study_of([*foreign, *study], FAST), "prompts_identity")
+    assert sorted(str(row[1]) for row in found.rows) == ["new style", "new style", "same style", "same style"]
+    assert all(isinstance(value, Interval) for row in found.rows for value in row[2:])
 
 
 def test_own_target_is_told_from_other_prompts(answered: Study) -> None:
