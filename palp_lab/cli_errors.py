@@ -95,7 +95,12 @@ def _unreadable(override: str, overrides: list[str]) -> str:
             return f"cannot read {override!r}: quote the sentence: '{said[1]}=\"{' '.join([said[2], *words])}\"'"
     if not equals:
         return f"cannot read {override!r}: write key=value (see palp-lab --help)"
+    if value.startswith("[") and re.search(r"[\[,]\s*~", value):
+        quoted = re.sub(r"(?<=[\[,])\s*(~[^,\]]*)", r'"\1"', value)
+        return f"cannot read {override}: a path that begins with ~ needs two pairs of quotes: '{key}={quoted}'"
     quoted = value.strip("\"'").replace('"', '\\"')
+    if value.startswith("~"):
+        return f"cannot read {override}: a path that begins with ~ needs two pairs of quotes: '{key}=\"{quoted}\"'"
     return (
         f"cannot read {override}: text with braces, commas or brackets needs two pairs of quotes: '{key}=\"{quoted}\"'"
     )

@@ -27,6 +27,12 @@ def conf_folder() -> Path:
     return packaged if (packaged / "base.yaml").is_file() else package.parent / "conf"
 
 
+PATHS = (
+    "output", "store", "to", "folder", "results", "ledger", "adapter", "adapters", "images", "targets_file",
+    "study_kit_answers",
+)  # fmt: skip
+"""Keys at the top whose values are files or folders, or lists of them."""
+
 LABEL = 80
 """Characters of a job's folder name."""
 
@@ -50,10 +56,30 @@ def refuse_hidden(folders: Sequence[Path]) -> None:
                 raise UserError(f"{path}: a shipped file has this name, and is the one that is found; give it another")
 
 
+def at_home(path: str) -> str:
+    """A path with the user's own folder for the ~ it may begin with."""
+    return os.path.expanduser(path)
+
+
+def expand_home(config: DictConfig) -> None:
+    """Writes the user's own folder for the ~ that a path at the top of a configuration may begin with (`PATHS`). The
+    parts see to the paths that are given to them."""
+    from omegaconf import ListConfig, OmegaConf
+
+    for key in PATHS:
+        if key not in config or OmegaConf.is_missing(config, key):
+            continue
+        value = config[key]
+        if isinstance(value, str) and value.startswith("~"):
+            config[key] = at_home(value)
+        elif isinstance(value, ListConfig) and any(str(path).startswith("~") for path in value):
+            config[key] = [at_home(str(path)) for path in value]
+
+
 def output_of(words: Sequence[str]) -> Path:
     """The folder that a command line, else the environment, says everything is written below."""
     said = [word.partition("=")[2].strip("\"'") for word in words if word.startswith("output=")]
-    return Path(said[-1] if said else os.environ.get("PALP_LAB_OUTPUT") or "outputs")
+    return Path(at_home(said[-1] if said else os.environ.get("PALP_LAB_OUTPUT") or "outputs"))
 
 
 def search_path(folders: Sequence[Path]) -> list[str]:
@@ -98,6 +124,7 @@ def register_resolvers() -> None:
     later = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
     register: Any = OmegaConf.register_resolver if later else OmegaConf.register_new_resolver
     register("cell_label", cell_label, replace=True)
+    register("at_home", at_home, replace=True)
 
 
 def version_options(entry: Callable[..., Any]) -> dict[str, Any]:
@@ -145,12 +172,13 @@ def say_drawn(config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def without_hydra(whole: DictConfig) -> DictConfig:
-    """A copy of a composed configuration without Hydra's own node."""
+    """A copy of a composed configuration without Hydra's own node, its paths with the user's own folder for ~."""
     from omegaconf import open_dict
 
     config = whole.copy()
     with open_dict(config):
         config.pop("hydra", None)
+    expand_home(config)
     return config
 
 

@@ -20,6 +20,7 @@ from palp_lab.build import check_aliases, check_rates
 from palp_lab.cli_errors import explain, first_line, nearest
 from palp_lab.composition import (
     conf_folder,
+    expand_home,
     fill_labels,
     output_of,
     own_folders,
@@ -247,6 +248,7 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool, stud
         check_aliases(config, overrides)
         check_rates(config, overrides, studied)
     check(config, constructors=verb != "doctor", trusting=True)
+    expand_home(config)
     if verb in ("run", "train"):
         say_untuned(config)
     if verb in ("run", "train", "score", "generate"):

@@ -406,6 +406,55 @@ def test_no_threads_are_one_line(output: Path, capsys: pytest.CaptureFixture[str
     assert "threads=0: give 1 or more" in one_line(capsys)
 
 
+@pytest.fixture
+def home(output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's own folder; commands run elsewhere."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("said", ["key", "environment", "file"])
+@pytest.mark.parametrize("flags", [["seed=1"], ["-m", "seed=0,1"]])
+def test_the_output_may_lie_in_the_user_s_own_folder(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, flags: list[str]
+) -> None:
+    (path := tmp_path / "mine" / "study" / "own.yaml").parent.mkdir(parents=True)
+    path.write_text("# @package _global_\noutput: ~/x\n")
+    if said == "environment":
+        monkeypatch.setenv("PALP_LAB_OUTPUT", "~/x")
+    words = {"key": ['output="~/x"'], "file": ["--config-dir", str(tmp_path / "mine"), "study=own"]}
+    seen: list[tuple[str, str]] = []
+    ended: list[str] = []
+    monkeypatch.setattr(doctor, "doctor", lambda config: seen.append((config.output, config.store)))
+    monkeypatch.setattr(doctor, "end_sweep", lambda config, *_: ended.append(config.output), raising=False)
+    monkeypatch.setattr("palp_lab.verdict.cells_of", lambda *_: [{"run": "1"}])
+    assert main(["doctor", *words.get(said, []), *flags]) == 0
+    assert set(seen) == {(str(home / "x"), str(home / "x" / "store"))}
+    assert set(ended) <= {str(home / "x")}
+    assert list((home / "x" / "logs" / "doctor").iterdir())
+    assert not (tmp_path / "~").exists()
+
+
+def test_paths_at_the_top_may_begin_in_the_user_s_own_folder(home: Path) -> None:
+    config = compose("report", 'folder="~/a"', 'results=["~/b",c]', 'store="~/d"')
+    assert (config.folder, config.results, config.store) == (f"{home}/a", [f"{home}/b", "c"], f"{home}/d")
+    config = compose("export", 'output="~/a"')
+    assert config.to == f"{home}/a/export"
+
+
+@pytest.mark.parametrize(
+    ("verb", "word", "shown"),
+    [("run", "output=~/x", "output: ~/x"), ("report", "results=[a,~/x y]", "results:\n- a\n- ~/x y\n")],
+)
+def test_the_quoting_shown_for_a_user_s_own_folder_is_accepted(
+    home: Path, capsys: pytest.CaptureFixture[str], verb: str, word: str, shown: str
+) -> None:
+    assert main([verb, word]) == 2
+    proposal = shlex.split(one_line(capsys).partition("quotes: ")[2])
+    assert main([verb, *proposal, "--cfg", "job"]) == 0
+    assert shown in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("key", ["optimizer.lr", "generate.strength", "losses.prompt_alignment.weight"])
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_numbers_are_finite(output: Path, capsys: pytest.CaptureFixture[str], key: str, value: str) -> None:
