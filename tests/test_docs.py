@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from palp_lab.cli_help import VERBS, groups
 from palp_lab.composition import compose, conf_folder
@@ -74,6 +75,12 @@ def test_the_dataset_that_contributing_shows_is_one(tmp_path: Path, monkeypatch:
     concept = open_dataset(config).concept()
     assert (concept.name, concept.superclass, len(concept.photos), len(concept.held_out)) == ("mia-cat", "cat", 2, 1)
     assert config.metrics.name == compose("run", "metrics=photos").metrics.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_configuration_shown_is_yaml(page: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        yaml.safe_load(block)
 
 
 def test_the_table_of_methods_is_complete() -> None:
