@@ -61,7 +61,10 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str | None:
     """
     from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError
 
+    if isinstance(error, MarkedYAMLError):
+        return _no_yaml(error)
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.+)'", str(error)):
         key, values = several.groups()
         return f"{key}={values}: several values: add -m to run each, or write '{key}=\"{values}\"' for one text"
@@ -79,6 +82,14 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str | None:
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return first_line(str(error))
     return None
+
+
+def _no_yaml(error: Any) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}:{mark.line + 1}" if mark else "a file"
+    why = "; ".join(filter(None, (error.problem, error.context)))
+    texts = "flow" in why or "mapping values" in why
+    return f"{where}: is no YAML ({why})" + ("; text with braces, brackets or a colon needs quotes" if texts else "")
 
 
 def first_line(text: str) -> str:

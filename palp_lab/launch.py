@@ -115,7 +115,7 @@ def refuse_missing(words: list[str]) -> None:
     folders = [conf_folder(), *own_folders(words)]
     for word in words:
         group, equals, choices = word.lstrip("+~").partition("=")
-        if group not in OPTIONAL or not equals:
+        if group not in OPTIONAL or not equals or "(" in choices:  # choice(...), glob(...): Hydra's own
             continue
         known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
         for choice in choices.split(","):
@@ -249,6 +249,8 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool, stud
         check_rates(config, overrides, studied)
     check(config, constructors=verb != "doctor", trusting=True)
     expand_home(config)
+    if config.threads < 1:
+        raise UserError(f"threads={config.threads}: must be at least 1")
     if verb in ("run", "train"):
         say_untuned(config)
     if verb in ("run", "train", "score", "generate"):

@@ -27,10 +27,17 @@ folder."""
 
 
 class NameFailures(Callback):
-    """Hydra callback: ends the program with status 1 after a sweep in which a job failed or was lost, and names it."""
+    """Hydra callback: ends the program with status 1 after a sweep in which a job failed or was lost, and names it; and
+    before anything is run, with status 2, where jobs would change the folder they work in."""
+
+    def on_run_start(self, config: Any, **kwargs: Any) -> None:
+        """Refuses a change of folder."""
+        refuse_chdir(config)
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Remembers the sweep: Hydra 1.3 does not call `on_multirun_end` where a launcher loses a worker."""
+        """Refuses a change of folder, and remembers the sweep: Hydra 1.3 does not call `on_multirun_end` where a
+        launcher loses a worker."""
+        refuse_chdir(config)
         folder = Path(config.hydra.sweep.dir)
         there = (*folder.glob(f"*/{STATUS}"), *folder.glob(f"**/{CELLS}"))
         _sweeps[:] = [(config, frozenset(map(left_by, there)))]
@@ -39,6 +46,15 @@ class NameFailures(Callback):
         """Raises SystemExit(1) where a job failed. Hydra swallows exceptions of callbacks, but not this one."""
         if status := finish():
             raise SystemExit(status)
+
+
+def refuse_chdir(config: Any) -> None:
+    """Raises SystemExit(2), since Hydra swallows other exceptions of callbacks, after a line that says why, where every
+    job would work in a folder of its own: relative paths, the store's among them, would mean another folder each time.
+    """
+    if config.hydra.job.chdir:
+        line = "hydra.job.chdir=true: relative paths, the store's too, would change with every job; take it out"
+        raise SystemExit(complain(line, 2))
 
 
 def finish() -> int:

@@ -124,6 +124,10 @@ def test_every_example_composes(line: str) -> None:
         (["run", "-m", "study=quickstrt"], "study=quickstrt: no such choice; did you mean quickstart?"),
         (["run", "debug=defalt"], "debug=defalt: no such choice; did you mean default?"),
         (["run", "tuning=nope"], "tuning=nope: no such choice"),
+        (["doctor", "hydra.job.chdir=true"], "hydra.job.chdir=true: relative paths, the store's too, would change"),
+        (["doctor", "-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=true: relative paths"),
+        (["train", "threads=0"], "threads=0: must be at least 1"),
+        (["doctor", "threads=-1"], "threads=-1: must be at least 1"),
         (["run", "hydra.sweep.dirr=x"], "hydra.sweep.dirr: no such key; did you mean hydra.sweep.dir?"),
         (["doctor", "+trainer.max_stps=3"], "did you mean trainer.max_steps?"),
         (["doctor", "trainer.max_steps=many"], "trainer.max_steps='many': must be a whole number"),
@@ -255,6 +259,16 @@ def test_a_flag_may_stand_between_overrides(output: Path, monkeypatch: pytest.Mo
     assert seen == [(0, 1), (1, 1)]
 
 
+@pytest.mark.parametrize("word", ["study=choice(quickstart)", "study=glob(quickst*)"])
+def test_an_optional_group_may_be_swept_in_words_of_hydra_s(
+    output: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    seen = []
+    monkeypatch.setattr("palp_lab.run.run", lambda config: seen.append(config.study_name))
+    assert main(["run", "-m", word]) == 0
+    assert seen == ["quickstart"]
+
+
 def test_the_exit_status_of_a_verb_is_kept(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def leave(config: object) -> None:
         raise SystemExit(7)
@@ -328,6 +342,11 @@ def test_a_file_of_ones_own_with_a_shipped_name_is_refused(
          "losses/flat.yaml: its keys lie at the top; put them below one with the loss's name, flat:"),
         ("tokens/vague.yaml", "phrase: my cat\n", ["method=ti_db", "tokens=vague"],
          "palp-lab: tokens: says no _target_"),
+        ("prompts/odd.yaml", "groups:\n  mine: [a {} on a sofa]\n", ["prompts=odd"],
+         "mine/prompts/odd.yaml:2: is no YAML (expected ',' or ']', but got '{'; while parsing a flow sequence); "
+         "text with braces, brackets or a colon needs quotes"),
+        ("prompts/odd.yaml", "groups:\n\tmine: []\n", ["prompts=odd"],
+         "mine/prompts/odd.yaml:2: is no YAML (found character '\\t' that cannot start any token; while scanning for"),
         ("method/bare.yaml", "defaults:\n  - override /tokens: rare\n", ["method=bare"],
          "method=bare: its file must have the line '# @package _global_' above its keys"),
     ],
@@ -371,6 +390,7 @@ def test_a_drawn_subject_for_a_real_model_is_said(
     words: list[str], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     say_drawn(compose("run", *words), words)
+    assert ("give dataset=folder dataset.path=... dataset.superclass=..., and" in caplog.text) is warned
     assert ("dataset is not given: model=sd15 gets a drawn cat of the tiny world" in caplog.text) is warned
 
 
