@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ def export(config: DictConfig) -> None:
     """Writes the adapter `adapter` names, or the one this configuration trains, below `to`; prints the new files.
 
     Raises:
-        UserError: for an adapter that cannot be read, or a format its recipe cannot give.
+        UserError: for a folder that cannot be written to, before anything is trained; an adapter that cannot be read;
+            or a format its recipe cannot give.
     """
     from palp_lab.build import build_dtype
     from palp_lab.formats.card import find_result
@@ -41,6 +43,7 @@ def export(config: DictConfig) -> None:
     from palp_lab.training import as_plain
 
     dtype, folder = build_dtype(str(config.save_dtype)), Path(config.to)
+    _make(folder)
     path, scored = (Path(config.adapter), find_result(Path(config.adapter))) if config.adapter else _trained(config)
     adapter, about, digest = open_saved(path, config)
     about["digest"] = digest
@@ -87,7 +90,7 @@ def export_adapter(
         Names below `folder`.
 
     Raises:
-        UserError: for a format the recipe cannot give; names those it can.
+        UserError: for a format the recipe cannot give, naming those it can; for a folder that cannot be written to.
     """
     import torch
 
@@ -97,7 +100,7 @@ def export_adapter(
 
     learned = Learned(adapter, dtype or torch.float32)
     chosen = _chosen(learned.formats, learned.usual_formats, format)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     about = about or {}
     earlier = learned.there(folder) if _same(folder / CARD, about.get("digest")) else []
     formats = [name for name in learned.formats if name in {*chosen, *earlier}]
@@ -106,6 +109,15 @@ def export_adapter(
     write_text(folder / CARD, text)
     adapter.detach()
     return [*written, CARD]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"to={folder}: cannot be written to ({error.strerror}); give another folder") from None
 
 
 def _same(path: Path, digest: str | None) -> bool:

@@ -12,6 +12,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from palp_lab.cli import main
 from palp_lab.diffusion.sampler import sample
 from palp_lab.export import export_adapter
 from palp_lab.formats.card import find_result
@@ -170,6 +171,18 @@ def test_a_format_the_recipe_cannot_give_names_those_it_can(micro: UNetModel, tm
 def test_a_recipe_that_learns_nothing_is_refused(micro: UNetModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="learns nothing"):
         export_adapter(adapter(micro, tokens="rare", edits="none"), tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[object] = []
+    monkeypatch.setattr("palp_lab.export._trained", trained.append)
+    (tmp_path / "file").write_text("")
+    assert main(["export", f"to={tmp_path / 'file' / 'inside'}"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"to={tmp_path / 'file' / 'inside'}: cannot be written to (Not a directory); give another folder" in line
+    assert not trained
 
 
 def about_of(path: Path | str, tokens: str, edits: str) -> dict[str, object]:
