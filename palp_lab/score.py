@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 
 from palp_lab.dataset.concept import AbstractDataset, Concept
-from palp_lab.metrics.base import Score, per_image
+from palp_lab.leave_one_out import against_the_others, leaves_one_out
+from palp_lab.metrics.base import Score
 from palp_lab.metrics.protocols import Protocol, References
 from palp_lab.pictures import Picture, Scalar
 from palp_lab.prompts import DriftPrompt
@@ -210,11 +210,6 @@ def bound_pictures(
     return found
 
 
-def leaves_one_out(concept: Concept) -> bool:
-    """Whether each training photo in turn stands for a photo that was held out, since none is."""
-    return concept.held_out is None and len(concept.photos) > 1
-
-
 def score_bounds(
     protocol: Protocol,
     concept: Concept,
@@ -239,29 +234,6 @@ def score_bounds(
             names = tuple(f"{folder}/{name}/{p.file_name()}" for p in drawn[sentence])
             bounds.append(Bound(name, sentence, values(scores), names))
     return tuple(bounds)
-
-
-def against_the_others(
-    protocol: Protocol, concept: Concept, references: References, sentence: str, scores: Mapping[str, Score]
-) -> dict[str, Score]:
-    """Scores of the training photos with every value per picture measured against the other photos, so that no photo is
-    compared with itself: the real images of arXiv 2208.12242, Table 1."""
-    photos = references.photos
-    each = [
-        protocol.measure(
-            photos[i : i + 1],
-            sentence,
-            concept.superclass,
-            replace(references, photos=torch.cat([photos[:i], photos[i + 1 :]])),
-        )
-        for i in range(len(photos))
-    ]
-    found = dict(scores)
-    for name, score in scores.items():
-        if score.per_image is not None:
-            parts = [value for one in each for value in one[name].per_image or (None,)]
-            found[name] = per_image(torch.tensor([math.nan if v is None else v for v in parts], dtype=torch.float64))
-    return found
 
 
 def values(scores: Mapping[str, Score]) -> dict[str, MetricValue]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
+from palp_lab import metrics
 from palp_lab.dataset.concept import AbstractDataset, Concept
 from palp_lab.keys import versions
+from palp_lab.leave_one_out import COMPARISONS, against_the_others
 from palp_lab.metrics.alignment import ImageAlignment, TextAlignment
+from palp_lab.metrics.base import AbstractMetric
 from palp_lab.metrics.diversity import Diversity
 from palp_lab.metrics.drift import ClassCollapse, Drift
 from palp_lab.metrics.elements import ElementsFound, PromptReader
 from palp_lab.metrics.embedders import ClipEmbedder, VisionEmbedder
 from palp_lab.metrics.overfitting import Copy, Saturation
-from palp_lab.metrics.protocols import Protocol, protocol
+from palp_lab.metrics.protocols import Protocol, References, protocol
 from palp_lab.pictures import Picture
 from palp_lab.prompts import DriftPrompt
 from palp_lab.score import (
@@ -216,6 +221,68 @@ def test_real_images_are_each_photo_against_the_others(measuring: Protocol) -> N
     assert real["text_alignment"].per_image == pytest.approx(copies["text_alignment"].per_image)
     assert real["diversity"].value == copies["diversity"].value
     assert copies["image_alignment"].value > real["image_alignment"].value
+
+
+def plain_loop(
+    measuring: Protocol, photos: torch.Tensor, references: References, sentence: str
+) -> dict[str, list[float | None]]:
+    """Each photo measured against the others, one after the other."""
+    found: dict[str, list[float | None]] = {}
+    for i in range(len(photos)):
+        others = replace(references, photos=torch.cat([photos[:i], photos[i + 1 :]]))
+        for name, score in measuring.measure(photos[i : i + 1], sentence, "cat", others).items():
+            found.setdefault(name, []).extend(score.per_image or (None,))
+    return found
+
+
+class Stranger(Copy):
+    """A metric of somebody else's that compares with the photos."""
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("strange", [False, True])
+def test_real_images_are_what_a_plain_loop_gives(measuring: Protocol, count: int, strange: bool) -> None:
+    if strange:
+        measuring = replace(measuring, metrics={**measuring.metrics, "strange": Stranger()})
+    photos = noise_pictures(count, seed=70)
+    concept = replace(AllTrained().concept(), photos=photos)
+    references = replace(gather_references(Renders(), concept, SENTENCES), held_out=None)
+    whole = measuring.measure(photos, SENTENCES[0], "cat", references)
+    found = against_the_others(measuring, concept, references, SENTENCES[0], whole)
+    looped = plain_loop(replace(measuring), photos, references, SENTENCES[0])
+    assert list(found) == list(whole)
+    for name, score in found.items():
+        if score.per_image is None:
+            assert score == whole[name]
+        else:
+            assert list(score.per_image) == looped[name], name
+
+
+def test_networks_see_each_real_image_a_few_times(measuring: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+    for network in measuring.embedders.values():
+        images = network.images
+        monkeypatch.setattr(network, "images", lambda some, images=images: (shown.append(len(some)), images(some))[1])
+    photos = noise_pictures(20, seed=80)
+    concept = replace(AllTrained().concept(), photos=photos)
+    score_bounds(
+        measuring, concept, References(photos), bound_pictures(measuring, Renders(False), concept, SENTENCES, {}),
+        SENTENCES,
+    )  # fmt: skip
+    assert sum(shown) <= 2 * 5 * len(photos)
+
+
+def test_the_metrics_that_read_the_photos_are_known() -> None:
+    """Another one must be told to `palp_lab.leave_one_out`, or it would compare a photo with itself."""
+    modules = [import_module(f"palp_lab.metrics.{path.stem}") for path in Path(metrics.__path__[0]).glob("*.py")]
+    reading = {
+        one
+        for module in modules
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, AbstractMetric) and one.subject == "concept"
+        and "evidence.photos" in inspect.getsource(one)
+    }  # fmt: skip
+    assert reading == set(COMPARISONS)
 
 
 def test_reference_and_bound_renders_share_no_seed() -> None:
