@@ -80,7 +80,7 @@ def launch(verb: str, arguments: list[str]) -> int:
     except SystemExit as stop:
         return max(stop.code if isinstance(stop.code, int) else int(stop.code is not None), finish())
     except KeyboardInterrupt:
-        complain("stopped; the same command goes on from the last checkpoint", 130)
+        complain(stopped(verb, arguments), 130)
         finish()
         return 130
     except UserError as error:
@@ -121,6 +121,17 @@ def refuse_missing(words: list[str]) -> None:
         for choice in choices.split(","):
             if choice not in ("", "null") and not any((f / group / f"{choice}.yaml").is_file() for f in folders):
                 raise UserError(f"{group}={choice}: no such choice{nearest(choice, known)}")
+
+
+TRAINED = {"run": None, "train": None, "pretrain": None, "generate": "adapters", "score": "images", "export": "adapter"}
+"""The verbs that train, and the key with which one does not, since it is given what was made before."""
+
+
+def stopped(verb: str, words: Iterable[str]) -> str:
+    """What is said after Ctrl-C."""
+    given = {word.partition("=")[0] for word in words}
+    trains = verb in TRAINED and TRAINED[verb] not in given
+    return "stopped; the same command goes on from the last checkpoint" if trains else "stopped"
 
 
 def left_to_cells(error: Exception, words: list[str]) -> list[str] | None:

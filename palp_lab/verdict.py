@@ -58,11 +58,13 @@ def refuse_chdir(config: Any) -> None:
 
 
 def finish() -> int:
-    """Ends the sweep that was started, if any: lets the verb close it with what was finished, and names what failed.
-    Returns the exit status."""
+    """Ends the sweep that was started, if any: lets the verb close it with what was finished, and names what failed; of
+    the cells that still ran when the user stopped it, none is said to be lost. Returns the exit status."""
+    stopped = sys.exc_info()[0] is KeyboardInterrupt
     sweeps, _sweeps[:] = list(_sweeps), []
     return max(
-        (max(close_sweep(*one), name_failures(Path(one[0].hydra.sweep.dir), one[1])) for one in sweeps), default=0
+        (max(close_sweep(*one), name_failures(Path(one[0].hydra.sweep.dir), one[1], stopped)) for one in sweeps),
+        default=0,
     )
 
 
@@ -92,9 +94,9 @@ def command_of(config: Any) -> str:
     return shlex.join(["palp-lab", str(config.hydra.job.name), "-m", *folders, *config.hydra.overrides.task])
 
 
-def name_failures(sweep: Path, earlier: Collection[Left] = ()) -> int:
+def name_failures(sweep: Path, earlier: Collection[Left] = (), stopped: bool = False) -> int:
     """Prints the failed and lost jobs of a sweep's folder. Returns the exit status: 1 where there are any."""
-    lines, failed, jobs = failures(sweep, earlier)
+    lines, failed, jobs = failures(sweep, earlier, stopped)
     if lines:
         print(
             f"palp-lab: {failed} of {jobs} cells failed (under {sweep}):",
@@ -106,9 +108,10 @@ def name_failures(sweep: Path, earlier: Collection[Left] = ()) -> int:
     return int(failed > 0)
 
 
-def failures(sweep: Path, earlier: Collection[Left] = ()) -> tuple[list[str], int, int]:
+def failures(sweep: Path, earlier: Collection[Left] = (), stopped: bool = False) -> tuple[list[str], int, int]:
     """One line per job of a sweep's folder that failed or never finished, their number, and that of all jobs. Many
-    that failed alike share a line, with the first of them. What was there `earlier` is another sweep's."""
+    that failed alike share a line, with the first of them. What was there `earlier` is another sweep's; where the user
+    has `stopped` the sweep, what still ran has not failed."""
     wrong: dict[str, list[str]] = {}
     jobs = 0
     for path in sorted(sweep.glob(f"*/{STATUS}")):
@@ -116,7 +119,7 @@ def failures(sweep: Path, earlier: Collection[Left] = ()) -> tuple[list[str], in
             continue
         jobs += 1
         status = json.loads(path.read_text(encoding="utf-8"))
-        if status["state"] != "done":
+        if status["state"] not in ("done", "running" if stopped else ""):
             cell = " ".join(status.get("overrides", [])) or path.parent.name
             wrong.setdefault(status.get("error", "lost: its process ended without a word"), []).append(cell)
     lines = []

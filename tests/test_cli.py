@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import DictConfig
 
 from palp_lab import cli_help, doctor
 from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
 from palp_lab.composition import cell_label, compose, conf_folder, constants, say_drawn, say_untuned
-from palp_lab.launch import keys_of_study
+from palp_lab.launch import keys_of_study, leave_status, stopped
 from palp_lab.study.sweeps import Job, current, leave_cells
+from palp_lab.sweeper import ChoiceLoader
 from palp_lab.types import UserError
 from palp_lab.verdict import failures
 
@@ -498,15 +500,50 @@ def test_a_sweep_whose_launcher_died_is_still_closed(
     """Hydra 1.3 does not call the callbacks at the end when a worker process is lost; what was finished is kept and
     what was lost is named."""
 
-    def die(config: object) -> None:
-        if config.seed == 1:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
+    def die(loader: ChoiceLoader, config: DictConfig, cell: list[str]) -> DictConfig:
+        if cell != ["seed=1"]:
+            return compose_cell(loader, config, cell)
+        leave_status(Path(config.hydra.sweep.dir) / "1", "running", overrides=cell)
+        raise RuntimeError("a worker was lost")
 
-    monkeypatch.setattr(doctor, "doctor", die)
-    assert main(["doctor", "-m", "seed=0,1"]) in {130, 1}  # hydra 1.4 asks for the verdict itself
+    compose_cell = ChoiceLoader.load_sweep_config
+    monkeypatch.setattr(ChoiceLoader, "load_sweep_config", die)
+    monkeypatch.setattr(doctor, "doctor", lambda config: None)
+    assert main(["doctor", "-m", "seed=0,1"]) == 1
     said = capsys.readouterr().err
     assert "1 of 2 cells failed" in said
     assert "  seed=1: lost" in said
+
+
+def test_a_cell_that_still_ran_when_a_sweep_was_stopped_is_not_lost(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(config: object) -> None:
+        if config.seed == 1:  # type: ignore[attr-defined]
+            raise ValueError("odd")
+        if config.seed == 2:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "doctor", stop)
+    assert main(["doctor", "-m", "seed=0,1,2"]) in {130, 1}  # hydra 1.4 asks for the verdict itself
+    said = capsys.readouterr().err
+    assert "1 of 3 cells failed" in said
+    assert "  seed=1: ValueError: odd" in said
+    assert "lost" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        (["run", "seed=1"], True), (["pretrain"], True), (["generate"], True), (["export", "to=x"], True),
+        (["generate", "adapters=[x]"], False), (["export", "adapter=x"], False), (["score", "images=x"], False),
+        (["report"], False), (["doctor"], False),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_stopped_command_is_so(words: list[str], goes_on: bool) -> None:
+    verb, *rest = words
+    more = "; the same command goes on from the last checkpoint" if goes_on else ""
+    assert stopped(verb, rest) == f"stopped{more}"
 
 
 def test_several_devices_cannot_be_swept(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
