@@ -38,6 +38,38 @@ LABEL = 80
 
 FOLDER_FLAGS = ("--config-dir", "-cd")
 
+FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve"}
+"""Options of Hydra's that stand alone."""
+
+TAKES_A_VALUE = {
+    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", *FOLDER_FLAGS,
+    "--experimental-rerun",
+}  # fmt: skip
+
+INFO = {"--info", "-i"}
+"""The option whose value may be left out."""
+
+ABOUT = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+"""The values that it takes."""
+
+
+def options_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of a command line, each with its value, and its other words."""
+    options: list[str] = []
+    others: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word in TAKES_A_VALUE and left:
+            options += [word, left.pop(0)]
+        elif word in INFO:
+            options.append(f"--info={left.pop(0) if left and left[0] in ABOUT else 'all'}")
+        elif word in FLAGS or (word.startswith("-") and "=" in word):
+            options.append(word)
+        else:
+            others.append(word)
+    return options, others
+
 
 def own_folders(words: Sequence[str]) -> list[Path]:
     """The folders of configurations that a command line adds, as `--config-dir mine` or `--config-dir=mine`."""

@@ -22,6 +22,7 @@ from palp_lab.composition import (
     conf_folder,
     expand_home,
     fill_labels,
+    options_apart,
     output_of,
     own_folders,
     refuse_hidden,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 STATUS = "status.json"
 """Left in every job's folder: running, done or failed. A job that is still running when its sweep is over was lost."""
-
-FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve"}
 
 ONE_CHOICE = " )"
 """How a choice of one ends, so that it is known again."""
@@ -60,9 +59,8 @@ def launch(verb: str, arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would have printed
     task = functools.partial(job, verb)
     task.__module__ = __name__  # type: ignore[attr-defined]
-    # argparse cannot take a flag between two overrides; people write it there
-    flags = [word for word in arguments if word in FLAGS]
-    before, words = sys.argv, [word for word in arguments if word not in FLAGS]
+    # argparse cannot take an option between two overrides; people write it there
+    before, (flags, words) = sys.argv, options_apart(arguments)
     program = hydra.main(config_path=str(conf_folder()), config_name=verb, **hydra_options(hydra.main))
     try:
         refuse_missing(arguments)
@@ -260,8 +258,6 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool, stud
         check_rates(config, overrides, studied)
     check(config, constructors=verb != "doctor", trusting=True)
     expand_home(config)
-    if config.threads < 1:
-        raise UserError(f"threads={config.threads}: must be at least 1")
     if verb in ("run", "train"):
         say_untuned(config)
     if verb in ("run", "train", "score", "generate"):

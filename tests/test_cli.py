@@ -17,7 +17,15 @@ from omegaconf import DictConfig
 from palp_lab import cli_help, doctor
 from palp_lab.cli import main
 from palp_lab.cli_errors import dotted, nearest
-from palp_lab.composition import cell_label, compose, conf_folder, constants, say_drawn, say_untuned
+from palp_lab.composition import (
+    cell_label,
+    compose,
+    conf_folder,
+    constants,
+    options_apart,
+    say_drawn,
+    say_untuned,
+)
 from palp_lab.launch import keys_of_study, leave_status, stopped
 from palp_lab.study.sweeps import Job, current, leave_cells
 from palp_lab.sweeper import ChoiceLoader
@@ -128,7 +136,6 @@ def test_every_example_composes(line: str) -> None:
         (["run", "tuning=nope"], "tuning=nope: no such choice"),
         (["doctor", "hydra.job.chdir=true"], "hydra.job.chdir=true: relative paths, the store's too, would change"),
         (["doctor", "-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=true: relative paths"),
-        (["train", "threads=0"], "threads=0: must be at least 1"),
         (["doctor", "threads=-1"], "threads=-1: must be at least 1"),
         (["run", "hydra.sweep.dirr=x"], "hydra.sweep.dirr: no such key; did you mean hydra.sweep.dir?"),
         (["doctor", "+trainer.max_stps=3"], "did you mean trainer.max_steps?"),
@@ -259,6 +266,46 @@ def test_a_flag_may_stand_between_overrides(output: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(doctor, "doctor", lambda config: seen.append((config.seed, config.threads)))
     assert main(["doctor", "seed=0,1", "-m", "threads=1"]) == 0
     assert seen == [(0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "others"),
+    [
+        (["method=palp", "--cfg", "job", "seed=1"], ["--cfg", "job"], ["method=palp", "seed=1"]),
+        (["a=1", "-m", "b=2", "--config-dir=x", "c=3"], ["-m", "--config-dir=x"], ["a=1", "b=2", "c=3"]),
+        (["--info", "a=1"], ["--info=all"], ["a=1"]),
+        (["a=1", "-i", "searchpath", "b=2"], ["--info=searchpath"], ["a=1", "b=2"]),
+        (["a=1", "--config-dir"], [], ["a=1", "--config-dir"]),
+        (["a=1", "--strange", "b=2"], [], ["a=1", "--strange", "b=2"]),
+    ],
+)
+def test_options_are_told_from_overrides(words: list[str], options: list[str], others: list[str]) -> None:
+    assert options_apart(words) == (options, others)
+
+
+def test_an_option_may_stand_between_overrides(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path := tmp_path / "mine" / "prompts" / "own.yaml").parent.mkdir(parents=True)
+    path.write_text("groups: {}\n")
+    assert (
+        main(
+            [
+                "doctor",
+                "seed=7",
+                "--config-dir",
+                str(tmp_path / "mine"),
+                "prompts=own",
+                "--cfg",
+                "job",
+                "dtype=bfloat16",
+            ]
+        )
+        == 0
+    )
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["seed"], shown["prompts"], shown["dtype"]) == (7, {"groups": {}}, "bfloat16")
+    assert main(["doctor", "--info", "seed=7"]) == 0
 
 
 @pytest.mark.parametrize("word", ["study=choice(quickstart)", "study=glob(quickst*)"])
