@@ -136,7 +136,6 @@ def test_every_example_composes(line: str) -> None:
         (["run", "tuning=nope"], "tuning=nope: no such choice"),
         (["doctor", "hydra.job.chdir=true"], "hydra.job.chdir=true: relative paths, the store's too, would change"),
         (["doctor", "-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=true: relative paths"),
-        (["doctor", "threads=-1"], "threads=-1: must be at least 1"),
         (["run", "hydra.sweep.dirr=x"], "hydra.sweep.dirr: no such key; did you mean hydra.sweep.dir?"),
         (["doctor", "+trainer.max_stps=3"], "did you mean trainer.max_steps?"),
         (["doctor", "trainer.max_steps=many"], "trainer.max_steps='many': must be a whole number"),
