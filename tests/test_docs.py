@@ -32,6 +32,21 @@ def test_no_dead_links(page: Path) -> None:
     assert not dead
 
 
+def anchor(heading: str) -> str:
+    """The name under which a page's heading is linked to."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_into_a_page_name_a_heading_of_it(page: Path) -> None:
+    dead = []
+    for path, name in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        there = (page.parent / path if path else page).read_text(encoding="utf-8")
+        if name not in map(anchor, re.findall(r"^#+ (.*)$", there, re.M)):
+            dead.append(f"{path}#{name}")
+    assert not dead
+
+
 def commands() -> list[tuple[str, str]]:
     """Every `palp-lab ...` line in a code block, with its page."""
     found = []

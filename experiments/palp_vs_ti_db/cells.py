@@ -1,4 +1,4 @@
-"""Which cells of results.jsonl have which name in README.md, and the rows that a table of it is about."""
+"""Which cells of results.jsonl have which name in README.md and parts.md, and the rows that a table there is about."""
 
 from __future__ import annotations
 
