@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes as Plane
     from matplotlib.figure import Figure
 
-SQUEEZED = 0.18
+SQUEEZED = 0.25
 """Below this share of the plane the curves get a second plane of their own (ours)."""
 LONGEST = 24
 """Letters of a name that is written beside its curve; a longer one, of swept knobs, is in the legend alone (ours)."""
