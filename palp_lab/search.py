@@ -21,6 +21,9 @@ OBJECTIVES = ("text alignment", "identity")
 
 SAMPLERS = ("nsga2", "tpe", "random")
 
+STANDS_FOR = "stands_for"
+"""Attribute of a trial that repeats one whose process ended: the number of that one, which no longer counts."""
+
 
 class Search:
     """A study of Optuna over the overrides of one command. Final.
@@ -63,11 +66,14 @@ class Search:
             # Its process has ended; its cell is tried first, and goes on from its checkpoint.
             self.study.tell(trial.number, state=self._states.FAIL)
             if trial.params.keys() == self.space.keys():
-                self.study.enqueue_trial(dict(trial.params))
+                self.study.enqueue_trial(dict(trial.params), user_attrs={STANDS_FOR: trial.number})
 
     def finished(self) -> int:
-        """Trials that have ended, well or not."""
-        return len(self.study.get_trials(deepcopy=False, states=(self._states.COMPLETE, self._states.FAIL)))
+        """Trials that have ended, well or not, without those whose process ended and that are tried again."""
+        trials = self.study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get(STANDS_FOR) for trial in trials}
+        ended = (self._states.COMPLETE, self._states.FAIL)
+        return sum(trial.state in ended and trial.number not in again for trial in trials)
 
     def ask(self, count: int) -> list[tuple[int, list[str]]]:
         """The next trials: their numbers and the overrides of their cells."""

@@ -67,12 +67,22 @@ def test_the_same_command_goes_on_and_a_cell_whose_process_ended_is_tried_first(
     cells = Cells()
     run_search(search(tmp_path), 6, 1, cells)
     assert [f"{key}={value}" for key, value in cells.seen[0].items()] == lost
-    assert len(cells.seen) == 2, "three were finished, one was lost"
+    assert len(cells.seen) == 3, "three were finished, one was lost and is no trial of its own"
     weights = [trial.params["weight"] for trial in search(tmp_path).study.trials]
-    assert len(set(weights)) == 5, "nothing is proposed again but what was lost"
+    assert len(set(weights)) == 6, "nothing is proposed again but what was lost"
     nothing = Cells()
     run_search(search(tmp_path), 6, 1, nothing)
     assert nothing.seen == []
+
+
+def test_a_search_whose_last_trials_were_killed_runs_them(tmp_path: Path) -> None:
+    """All that were asked for together, and killed twice: they are what is missing, not trials that have ended."""
+    asked = [lines for _, lines in search(tmp_path).ask(3)]
+    search(tmp_path).ask(3)
+    cells = Cells()
+    run_search(search(tmp_path), 3, 3, cells)
+    assert [[f"{key}={value}" for key, value in told.items()] for told in cells.seen] == asked
+    assert search(tmp_path).finished() == 3
 
 
 def test_a_failed_cell_is_told_as_one_and_a_search_of_failures_is_none(tmp_path: Path) -> None:
