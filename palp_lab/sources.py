@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterator
 from importlib.util import resolve_name
 from pathlib import Path
@@ -11,13 +12,16 @@ from pathlib import Path
 OURS = "palp_lab"
 INSTALLED = "site-packages"
 
+_loaded: dict[str, tuple[object, bytes]] = {}
+"""Of modules that this process has loaded: which load it was, and what their file said."""
+
 
 def digest_of(module: str, path: Path) -> str:
     """The hash, 16 hex digits, of a module's file and of all it imports, directly or not, from the folder its package
     lies in; of an installed package from that package alone, of palp_lab nothing: those have versions."""
     digest = hashlib.sha256()
-    for _, file in sorted(written_in(module, path).items()):
-        digest.update(file.read_bytes())
+    for name, file in sorted(written_in(module, path).items()):
+        digest.update(text_of(name, file))
     return digest.hexdigest()[:16]
 
 
@@ -42,7 +46,7 @@ def written_in(module: str, path: Path) -> dict[str, Path]:
 def imported(module: str, path: Path) -> Iterator[str]:
     """What a file imports, by whole names; some may be of things inside a module."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(ast.parse(text_of(module, path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -50,3 +54,14 @@ def imported(module: str, path: Path) -> Iterator[str]:
             base = resolve_name(dots + (node.module or ""), package) if dots and package else str(node.module)
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def text_of(module: str, path: Path) -> bytes:
+    """What a module's file said when this process first asked about it after it was loaded, or loaded anew: a file that
+    is edited during a sweep is not what its later cells run. Of a module that is not loaded, what its file says now."""
+    if (there := sys.modules.get(module)) is None:
+        return path.read_bytes()
+    load = getattr(there, "__spec__", None) or there  # loaded anew, a module keeps its identity and gets another spec
+    if module not in _loaded or _loaded[module][0] is not load:
+        _loaded[module] = (load, path.read_bytes())
+    return _loaded[module][1]

@@ -300,6 +300,27 @@ def test_a_part_is_another_one_when_what_it_imports_from_beside_it_was_mended(
     assert set(written_in("mended.part", site / "mended" / "part.py")) == everything - {"far_helper"}
 
 
+def test_a_part_that_is_edited_while_its_process_runs_is_what_was_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later cells of a sweep run what was imported at its start, whatever has been written into the file since."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    files = [tmp_path / "edited_part.py", tmp_path / "edited_helper.py"]
+    files[0].write_text("import edited_helper\nclass Mine: ...")
+    files[1].write_text("x = 1")
+    importlib.invalidate_caches()
+    node = {"_target_": "edited_part.Mine"}
+    before = keys.code_of(node)
+    for file in files:
+        file.write_text(file.read_text() + "\n# edited")
+        assert keys.code_of(node) == before
+        importlib.reload(sys.modules[file.stem])
+        after = keys.code_of(node)
+        assert after != before
+        before = after
+
+
 def test_every_part_that_is_shipped_has_a_version(micro_lab: MicroLab) -> None:
     """So that the results of a long study outlive a tidying up."""
     nodes = [
