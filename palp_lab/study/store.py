@@ -80,11 +80,7 @@ class Store:
         folder = self.folder(kind, key)
         if not folder.is_dir():
             return None
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            problem = _problem(folder, manifest, thorough)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problem = f"{MANIFEST} cannot be read ({error})"
+        manifest, problem = _described(folder, thorough)
         if problem:
             logger.warning("%s: %s; the stage is made anew", folder, problem)
             return None
@@ -130,6 +126,20 @@ class Store:
         for stale in (whole, *(() if resume else (partial,))):
             shutil.rmtree(stale, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
+        manifest, problem = _described(partial)
+        if problem is not None:  # else an earlier build has ended, and was stopped before its folder had its name
+            manifest = self._fill(kind, key, inputs, build, partial)
+        # Only now: until the manifest is there, what is begun can but be continued.
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        os.replace(partial, whole)
+        size = sum(file["bytes"] for file in manifest["files"].values())
+        return Stage(key, whole, manifest["about"], manifest["seconds"], size, cached=problem is None)
+
+    def _fill(
+        self, kind: str, key: str, inputs: Plain, build: Callable[[Path], Plain], partial: Path
+    ) -> dict[str, Any]:
+        """Builds into a partial folder and writes its manifest, which is returned."""
+        (partial / MANIFEST).unlink(missing_ok=True)
         began = time.perf_counter()
         try:
             about = dict(build(partial))
@@ -137,15 +147,13 @@ class Store:
             _remove_empty(partial)  # what failed before it had written anything leaves nothing
             raise
         seconds = float(about.get("seconds") or time.perf_counter() - began)
-        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         for half in (path for path in partial.rglob(".*") if HALF_WRITTEN.match(path.name)):
             half.unlink()
         files = {name: _measure(partial / name) for name in _names(partial)}
         manifest = {"schema": SCHEMA, "kind": kind, "key": key, "seconds": seconds, "about": about}
         manifest |= {"inputs": _plain(inputs), "files": files}
         write_text(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n")
-        os.replace(partial, whole)
-        return Stage(key, whole, about, seconds, sum(file["bytes"] for file in files.values()), cached=False)
+        return manifest
 
 
 def _remove_empty(folder: Path) -> None:
@@ -163,14 +171,23 @@ def _plain(value: Any) -> Any:
 
 
 def _names(folder: Path) -> list[str]:
-    """Every file below a stage but its manifest, relative, in a fixed order."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in paths if path.name != MANIFEST)
+    """Every file of a stage but its manifest and what only continuing needs, relative, in a fixed order."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return sorted(path.as_posix() for path in paths if path.parts[0] != SCRATCH)
 
 
 def _measure(path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _described(folder: Path, thorough: bool = True) -> tuple[dict[str, Any], str | None]:
+    """A folder's manifest, and the first thing that is wrong with it."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return manifest, _problem(folder, manifest, thorough)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {}, f"{MANIFEST} cannot be read ({error})"
 
 
 def _problem(folder: Path, manifest: Plain, thorough: bool) -> str | None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from palp_lab.study.store import MANIFEST, SCRATCH, Store, canonical, digest
+from palp_lab.study.writing import write_text
 from palp_lab.types import UserError
 
 INPUTS = {"method": "palp", "seed": 0, "lr": 1.0}
@@ -167,6 +171,41 @@ def test_what_a_killed_process_left_half_written_is_no_part_of_a_stage(tmp_path:
 
     folder = Store(tmp_path).make("train", {"a": 1}, build, resume=True).folder
     assert [path.name for path in (folder / "adapters").iterdir()] == ["step_000050.safetensors"]
+
+
+@pytest.mark.parametrize("at", ["manifest", "scratch", "name"])
+def test_what_is_interrupted_after_the_last_step_of_a_build_is_not_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """A full disk or a kill while files are measured, described, cleared away or named: hours of training stay."""
+    found: list[bool] = []
+
+    def build(folder: Path) -> dict[str, object]:
+        checkpoint = folder / SCRATCH / "last.ckpt"
+        found.append(checkpoint.exists())
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.touch()
+        return write(folder)
+
+    broken, ending = {
+        "manifest": ("write_text", MANIFEST), "scratch": ("shutil.rmtree", SCRATCH), "name": ("os.replace", ".partial"),
+    }[at]  # fmt: skip
+    works = {"manifest": write_text, "scratch": shutil.rmtree, "name": os.replace}[at]
+    store = Store(tmp_path)
+
+    def fail(path: Path, *more: object, **named: object) -> object:
+        if Path(path).name.endswith(ending):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return works(path, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"palp_lab.study.store.{broken}", fail)
+        with pytest.raises(UserError, match="repeat the command, it continues"):
+            store.make("train", INPUTS, build, resume=True)
+    stage = store.make("train", INPUTS, build, resume=True)
+    assert found in ([False], [False, True]), "a build that has ended begins again without its checkpoint"
+    assert not (stage.folder / SCRATCH).exists()
+    assert (there := store.find("train", INPUTS)) is not None and replace(there, cached=stage.cached) == stage
 
 
 def test_what_failed_before_it_had_written_anything_leaves_nothing(tmp_path: Path) -> None:
