@@ -25,8 +25,9 @@ def run(config: DictConfig) -> tuple[float, float]:
     """Runs what is missing of a cell and returns its text alignment and identity at the last step (image alignment
     where identity is not measured; NaN where neither is), for sweepers that search.
 
-    With `targets_file` a method that has a target is run once per line, and the means are returned. With `dry_run`
-    nothing is made; what would be is listed. Raises UserError for what the user can mend.
+    With `targets_file` a method that has a target is run once per line, and the means are returned; a line that fails
+    is named, the others are run all the same. With `dry_run` nothing is made; what would be is listed. Raises UserError
+    for what the user can mend.
     """
     cells = list(open_cells(config))
     if config.dry_run:
@@ -37,15 +38,39 @@ def run(config: DictConfig) -> tuple[float, float]:
         if (job := current()) is None or not job.swept:
             print_plan(plans)
         return NAN, NAN
-    finished = [(cell, run_cell(cell)) for cell in cells]
+    values = [objectives(result) for result in run_each(cells, bool(config.fail_fast))]
+    return tuple(sum(column) / len(column) for column in zip(*values, strict=True))  # type: ignore[return-value]
+
+
+def run_each(cells: Sequence[Cell], fail_fast: bool = False) -> list[Result]:
+    """The results of the cells of one job, each left for the report as soon as it is there.
+
+    One that fails does not keep the others from being run, but with `fail_fast`; its error is raised at the end.
+    """
     from palp_lab.result_folder import RESULT, result_folder
 
-    folders = {cell.run: result_folder(cell) for cell, _ in finished}
-    leave_cells({"run": cell.run, "result": str((folders[cell.run] / RESULT).resolve())} for cell, _ in finished)
-    for folder in folders.values():
+    finished: list[Result] = []
+    left: list[dict[str, str]] = []
+    failed: list[tuple[Cell, Exception]] = []
+    for cell in cells:
+        try:
+            finished.append(run_cell(cell))
+        except Exception as wrong:
+            failed.append((cell, wrong))
+            if fail_fast or len(cells) == 1:
+                break
+            logger.error("%r failed: %s", cell.target, wrong)
+            continue
+        folder = result_folder(cell)
+        left.append({"run": cell.run, "result": str((folder / RESULT).resolve())})
+        leave_cells(left)
         logger.info("%s", folder)
-    values = [objectives(result) for _, result in finished]
-    return tuple(sum(column) / len(column) for column in zip(*values, strict=True))  # type: ignore[return-value]
+    if failed:
+        cell, error = failed[0]
+        if len(cells) == 1 or not isinstance(error, UserError):
+            raise error
+        raise UserError(f"{len(failed)} of {len(cells)} targets failed, the first of them {cell.target!r}: {error}")
+    return finished
 
 
 def open_cells(config: DictConfig) -> Iterator[Cell]:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from palp_lab.cell import Cell
 from palp_lab.cli import main
-from palp_lab.study.result import load_result
+from palp_lab.run import run_cell
+from palp_lab.study.result import Result, load_result
 from palp_lab.study.sweeps import Job, begin, cells_of, current, leave_cells
+from palp_lab.types import UserError
 from tests.engine.test_loggers import read_events
 from tests.micro_lab import MicroLab
 from tests.study.wandb_records import read_offline
@@ -44,6 +47,35 @@ def test_a_failing_cell_is_named_and_the_others_are_reported(
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()}
     assert sweep(micro_lab, tmp_path, *grid[:1], "dataset.superclass=cat,dog", TARGET) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "train").iterdir()} == trained
+
+
+@pytest.mark.parametrize("error", [UserError("no room"), RuntimeError("odd")])
+def test_a_target_that_fails_does_not_take_the_other_lines_of_its_file_along(
+    error: Exception,
+    micro_lab: MicroLab,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are run, and those before it and after it are in the report."""
+
+    def some(cell: Cell) -> Result:
+        if "hat" in str(cell.target):
+            raise error
+        return run_cell(cell)
+
+    monkeypatch.setattr("palp_lab.run.run_cell", some)
+    lines = ("a sketch of a {} in the snow", "a photo of a {} in a hat", "a photo of a {} at night")
+    (tmp_path / "targets.txt").write_text("\n".join(lines))
+    grid = ("method=palp", f"targets_file={tmp_path / 'targets.txt'}", "trainer.max_steps=1")
+    assert sweep(micro_lab, tmp_path, *grid) == 1
+    said = capsys.readouterr()
+    assert "1 of 1 cells failed" in said.err and f"{lines[1]!r} failed: {error}" in said.err
+    if isinstance(error, UserError):
+        assert f"1 of 3 targets failed, the first of them {lines[1]!r}: no room" in said.err
+    assert {load_result(path).axes["target"] for path in cells(tmp_path)} == {lines[0], lines[2]}
+    summary = json.loads((tmp_path / "adhoc" / "summary.json").read_text())
+    assert summary["cells"]["found"] == 2
 
 
 @pytest.mark.slow
