@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from palp_lab.study.ledger import merge_jsonl, read_jsonl
 from palp_lab.study.locks import locked
-from palp_lab.study.rivals import same_rivals, with_bounds
+from palp_lab.study.rivals import keeps_bounds, with_bounds
 
 if TYPE_CHECKING:
     from palp_lab.cell import Cell
@@ -47,7 +47,7 @@ def remember(cell: Cell, result: Result) -> None:
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with locked(ledger.with_name(f".{ledger.name}.lock"), str(ledger)):
         known = _results(ledger) if ledger.exists() else {}
-        kept = any(same_rivals(other, result) for run, other in known.items() if run != result.run)
+        kept = any(keeps_bounds(other, result) for run, other in known.items() if run != result.run)
         merge_jsonl(ledger, [replace(result, bounds=()) if kept else result])
 
 

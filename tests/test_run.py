@@ -405,6 +405,16 @@ def test_a_concepts_bounds_are_in_the_ledger_once(micro_lab: MicroLab, output: P
             assert mine.metrics["identity"].value == pytest.approx(theirs.metrics["identity"].value, abs=1e-5)
 
 
+def test_a_ledger_that_knows_few_bounds_still_gets_all(micro_lab: MicroLab, output: Path, tmp_path: Path) -> None:
+    given = (f"output={output}", "method=ti_db", "checkpoints=[2]", f"ledger={tmp_path / 'results.jsonl'}")
+    run(micro_lab.compose(*given, "+metrics.bounds=[training_photos]"))
+    whole = micro_lab.compose(*given)
+    run(whole)
+    fresh, known = load_result(result_folder(Cell(whole)) / RESULT), known_result(Cell(whole))
+    assert known is not None and len({bound.name for bound in fresh.bounds}) > 1
+    assert [bound.name for bound in known.bounds] == [bound.name for bound in fresh.bounds]
+
+
 def test_targets_from_a_file(micro_lab: MicroLab, output: Path, tmp_path: Path) -> None:
     path = tmp_path / "targets.txt"
     path.write_text("# two\na sketch of a {} in the snow\n\na photo of a {} wearing a red hat at night\n")

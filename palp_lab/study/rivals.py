@@ -15,11 +15,19 @@ def same_rivals(other: Result, result: Result) -> bool:
     return bool(other.bounds) and len(said) < 2 and _rivals_of(other) == _rivals_of(result)
 
 
+def keeps_bounds(other: Result, result: Result) -> bool:
+    """Whether another cell keeps this one's bounds, each of them and no more: a protocol may measure fewer of them."""
+    mine, theirs = ({(bound.name, bound.prompt) for bound in one.bounds} for one in (result, other))
+    return mine == theirs and same_rivals(other, result)
+
+
 def with_bounds(result: Result, others: Iterable[Result]) -> Result:
-    """`result` with its bounds, which may be kept by another cell of the ledger; as it is where none keeps them."""
+    """`result` with its bounds, which may be kept by another cell of the ledger, that with the most where several do;
+    as it is where none keeps them."""
     if result.bounds:
         return result
-    return replace(result, bounds=next((other.bounds for other in others if same_rivals(other, result)), ()))
+    kept = (other.bounds for other in others if same_rivals(other, result))
+    return replace(result, bounds=max(kept, key=len, default=()))
 
 
 def _rivals_of(result: Result) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from palp_lab.study.result import Protocol, Result
-from palp_lab.study.rivals import same_rivals, with_bounds
+from palp_lab.study.rivals import keeps_bounds, same_rivals, with_bounds
 
 
 def each(result: Result, **changes: Any) -> Result:
@@ -57,3 +57,13 @@ def test_bounds_are_shared_by_what_they_were_drawn_and_measured_for(study: list[
 def test_bounds_of_ones_own_come_first(study: list[Result]) -> None:
     own = replace(study[0], bounds=study[0].bounds[:1])
     assert with_bounds(own, study).bounds == own.bounds
+
+
+def test_fewer_bounds_never_stand_for_all(study: list[Result]) -> None:
+    """A protocol told to measure one rival alone leaves a line that is no keeper of the others."""
+    whole = replace(data(study[0]), run="whole")
+    few = replace(whole, run="few", bounds=whole.bounds[:1])
+    assert len(whole.bounds) > 1
+    assert keeps_bounds(replace(whole, run="other"), whole)
+    assert not keeps_bounds(few, whole) and not keeps_bounds(whole, few)
+    assert with_bounds(replace(whole, bounds=()), [few, whole]).bounds == whole.bounds
