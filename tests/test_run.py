@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 import re
 import sys
 from dataclasses import replace
@@ -22,7 +23,7 @@ from palp_lab.composition import conf_folder
 from palp_lab.dataset.tiny import TARGET as DEFAULT
 from palp_lab.edits.lora import LoraEdits
 from palp_lab.memory import known_result
-from palp_lab.result_folder import RESULT, overridden, result_folder
+from palp_lab.result_folder import RESULT, link, overridden, result_folder
 from palp_lab.run import read_targets, run
 from palp_lab.sources import digest_of, written_in
 from palp_lab.study.ledger import read_jsonl
@@ -113,6 +114,24 @@ def test_a_deleted_result_folder_is_made_from_the_store(micro_lab: MicroLab, out
     assert ran(micro_lab, output, "method=ti_db", "checkpoints=[2]") == folder
     assert (folder / RESULT).read_text() == text
     assert stages(output) == before
+
+
+def test_two_processes_of_one_number_may_make_one_result_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two containers that share the output may."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    (source := tmp_path / "source").write_text("whole")
+    really, others = os.replace, [tmp_path / "target"]
+
+    def meanwhile(part: Path, target: Path) -> None:
+        if others:
+            link(source, others.pop())
+        really(part, target)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    link(source, tmp_path / "target")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
 
 
 def test_a_method_without_target_is_trained_once_for_all(micro_lab: MicroLab, output: Path) -> None:

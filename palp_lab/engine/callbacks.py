@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ LAST = Path("scratch/last.ckpt")
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     """Lets `write` fill a file beside `path` and renames it into place: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
+    # Processes in two containers may have one number, and share the folder.
+    part = path.with_name(f".{os.getpid()}.{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         write(part)
         with part.open("rb") as written:

@@ -255,6 +255,22 @@ def test_a_failing_disk_leaves_the_last_checkpoint(train: Any, tmp_path: Path, m
     assert same(train(losses(), folder=tmp_path / "run"), train(losses()))
 
 
+def test_processes_of_one_number_do_not_write_into_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two containers that share a store may both be process 7."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    path = tmp_path / "class_pictures"
+
+    def slower(part: Path) -> None:
+        part.write_text("half")
+        callbacks.write_whole(path, lambda other: other.write_text("whole"))
+        assert path.read_text() == "whole"
+        part.write_text(part.read_text() + " and the rest")
+
+    callbacks.write_whole(path, slower)
+    assert path.read_text() == "half and the rest"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.slow
 def test_kill_minus_nine(tmp_path: Path) -> None:
     """A process that is killed in the middle of a step, then the same command again."""
