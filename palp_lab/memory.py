@@ -44,7 +44,6 @@ def remember(cell: Cell, result: Result) -> None:
     ledger = ledger_of(cell)
     if ledger is None:
         return
-    ledger.parent.mkdir(parents=True, exist_ok=True)
     with locked(ledger.with_name(f".{ledger.name}.lock"), str(ledger)):
         known = _results(ledger) if ledger.exists() else {}
         kept = any(keeps_bounds(other, result) for run, other in known.items() if run != result.run)

@@ -19,7 +19,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,16 +91,21 @@ class Store:
         """The finished stage of these inputs, built first if it is missing.
 
         `build(folder)` fills the partial folder and returns what the stage says about itself (plain data). With
-        `resume` it finds there what an earlier, interrupted build left. One process builds, others wait for it.
-        Raises UserError when the disk is full; what was begun stays partial.
+        `resume` it finds there what an earlier, interrupted build left. One process builds, others wait for it. A
+        store that cannot be written to gives what it has.
+        Raises UserError when the disk is full, and what was begun stays partial; where a missing stage cannot be made.
         """
         key = digest(inputs)
-        with _said_in_one_line(self.root):
-            (self.root / kind).mkdir(parents=True, exist_ok=True)
-            with locked(self.root / kind / f"{key}.lock", f"{kind} {key[:8]}"):
+        with _said_in_one_line(self.root), ExitStack() as held:
+            try:
+                held.enter_context(locked(self.root / kind / f"{key}.lock", f"{kind} {key[:8]}"))
+            except UserError as error:
                 if found := self.find(kind, inputs):
                     return found
-                return self._build(kind, key, inputs, build, resume)
+                raise UserError(f"store={self.root}: lacks {kind} {key[:8]}, and cannot take it: {error}") from error
+            if found := self.find(kind, inputs):
+                return found
+            return self._build(kind, key, inputs, build, resume)
 
     def join(self, kind: str, inputs: Plain, build: Callable[[Path], Plain]) -> None:
         """Takes part in a build another process of the same work holds the lock of and will finish (a further rank of

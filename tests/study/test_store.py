@@ -255,3 +255,28 @@ def test_what_was_measured_is_known_for_estimates(tmp_path: Path) -> None:
     [(inputs, seconds, size)] = store.measured("train")
     assert (inputs["method"], seconds, size) == ("palp", 12.5, 5)
     assert store.measured("pictures") == []
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def read_only(path: Path, *_: object, **__: object) -> int:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+
+@pytest.mark.parametrize(
+    ("call", "fails", "said"),
+    [("fcntl.flock", no_locks, "gives no locks (No locks available)"), ("os.open", read_only, "Read-only file system")],
+)
+def test_a_store_that_cannot_be_written_to_gives_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, fails: object, said: str
+) -> None:
+    """Somebody else's, or on a file system without locks; what it lacks is one line that names it."""
+    whole = Store(tmp_path).make("train", INPUTS, write)
+    monkeypatch.setattr(f"palp_lab.study.locks.{call}", fails)
+    assert Store(tmp_path).make("train", INPUTS, refuse).folder == whole.folder
+    with pytest.raises(UserError) as caught:
+        Store(tmp_path).make("train", {**INPUTS, "seed": 1}, refuse)
+    assert str(caught.value).startswith(f"store={tmp_path}: lacks train ") and said in str(caught.value)
+    assert "\n" not in str(caught.value)
