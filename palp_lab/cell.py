@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from palp_lab import keys
 from palp_lab.build import build
@@ -161,7 +163,7 @@ class Cell:
         if is_further_rank():
             self.store.join("train", self.stage_inputs("train"), build_in)
             raise SystemExit(0)
-        return self.store.make("train", self.stage_inputs("train"), build_in, resume=True)
+        return self._make("train", 0, build_in, resume=True)
 
     def pictures(self, step: int | str) -> Stage:
         """Pictures of all sentences and seeds by the adapter of a step, or by the base model ("class_word",
@@ -174,7 +176,7 @@ class Cell:
                     write_pictures(folder, self._draw(bare, [prompt.text for prompt in self.drift], knobs))
             return {"pictures": len(list(folder.glob("*.png")))}
 
-        return self.store.make("pictures", self.stage_inputs("pictures", step), build_in)
+        return self._make("pictures", step, build_in)
 
     def estimates(self, step: int | str) -> Stage:
         """The one-step estimate from fixed noise under the probe."""
@@ -189,7 +191,7 @@ class Cell:
             write_pictures(folder, [Picture(words, self.probe, ESTIMATE_SEED, image, {**knobs, "what": "estimate"})])
             return {}
 
-        return self.store.make("estimates", self.stage_inputs("estimates", step), build_in)
+        return self._make("estimates", step, build_in)
 
     def scores(self, step: int) -> tuple[Record, ...]:
         """The records of a step: every sentence, and drift."""
@@ -210,7 +212,7 @@ class Cell:
             write_text(folder / "records.json", json.dumps([asdict(record) for record in records]))
             return {"records": len(records)}
 
-        stage = self.store.make("scores", self.stage_inputs("scores", step), build_in)
+        stage = self._make("scores", step, build_in)
         return tuple(Record.read(fields) for fields in _rows(stage.folder / "records.json"))
 
     def bounds(self) -> tuple[Stage, tuple[Bound, ...]]:
@@ -226,8 +228,12 @@ class Cell:
             write_text(folder / "bounds.json", json.dumps([asdict(bound) for bound in bounds]))
             return {"bounds": len(bounds)}
 
-        stage = self.store.make("bounds", self.stage_inputs("bounds"), build_in)
+        stage = self._make("bounds", 0, build_in)
         return stage, tuple(Bound.read(fields) for fields in _rows(stage.folder / "bounds.json"))
+
+    def _make(self, kind: str, step: int | str, build_in: Callable[..., Any], resume: bool = False) -> Stage:
+        torch.set_num_threads(int(self.config.threads))  # as its key says, also in a notebook
+        return self.store.make(kind, self.stage_inputs(kind, step), build_in, resume)
 
     @property
     def _drift_texts(self) -> set[str]:

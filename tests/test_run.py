@@ -251,6 +251,23 @@ def test_the_machine_is_in_the_keys_of_stages_and_not_in_the_hash(micro_lab: Mic
     assert one.stage_key("train") != two.stage_key("train")
 
 
+def test_a_stage_is_computed_with_the_threads_of_its_key(
+    micro_lab: MicroLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a notebook nobody else has told torch, which takes all there are."""
+    seen: list[int] = []
+    monkeypatch.setattr("palp_lab.cell.train_stage", lambda *_: seen.append(torch.get_num_threads()) or {})
+    before = torch.get_num_threads()
+    try:
+        one, two = (cell_of(micro_lab, tmp_path, "method=ti_db", f"threads={number}") for number in (1, 2))
+        torch.set_num_threads(3)
+        one.train()
+        two.train()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [one.machine["threads"], two.machine["threads"]] == [1, 2]
+
+
 def test_every_key_of_the_configuration_is_some_stages(micro_lab: MicroLab) -> None:
     known = frozenset().union(*keys.READ_BY.values())
     own = [set(OmegaConf.load(conf_folder() / f"{verb}.yaml")) for verb in ("train", "generate", "score", "export")]
