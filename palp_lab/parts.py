@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palp_lab.build import build, build_all
+from palp_lab.keys import UNREAD
 from palp_lab.study.store import canonical
 from palp_lab.types import UserError
 
@@ -74,9 +76,25 @@ def open_protocol(config: DictConfig) -> Protocol:
 def _once(kind: str, config: DictConfig, make: Callable[[], Any]) -> Any:
     from omegaconf import OmegaConf
 
-    node = OmegaConf.to_container(config["dataset" if kind == "concept" else kind], resolve=True)
-    key = canonical([node, str(config.device), str(config.dtype)] if kind == "model" else [node])
+    node: Any = OmegaConf.to_container(config["dataset" if kind == "concept" else kind], resolve=True)
+    beside: list[Any] = []
+    if kind == "model":
+        beside = [str(config.device), str(config.dtype)]
+    elif kind == "concept":
+        beside = list(_states(node))
+    key = canonical([node, *beside])
     if kind not in _open or _open[kind][0] != key:
         _open.pop(kind, None)  # freed before the next is loaded
         _open[kind] = (key, make())
     return _open[kind][1]
+
+
+def _states(node: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """The files below the paths of a dataset, each with its size and time: in a notebook, photos may have been changed
+    since the last cell."""
+    for value in (node[key] for key in sorted(UNREAD["dataset"] - {"cache", "segment"}) if key in node):
+        if isinstance(value, str) and value:
+            path = Path(value).expanduser()
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file():
+                    yield [str(file), (about := file.stat()).st_size, about.st_mtime_ns]

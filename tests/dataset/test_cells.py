@@ -122,3 +122,22 @@ def test_a_dataset_of_another_kind_is_refused(micro_lab: MicroLab, tmp_path: Pat
     assert isinstance(parts.open_dataset(config), AbstractDataset)
     with pytest.raises(UserError, match=r"dataset: builtins\.dict must inherit from palp_lab\.dataset\.concept\."):
         parts.inheriting({}, AbstractDataset, "dataset")
+
+
+def test_photos_that_are_changed_between_two_cells_of_a_process_are_read_again(
+    micro_lab: MicroLab, tmp_path: Path
+) -> None:
+    """As in a notebook: another number of them, another content, a mask, a caption."""
+    words = [*overrides(folder(tmp_path), tmp_path / "out"), "method=ti_db"]
+
+    def cell() -> Cell:
+        return Cell(micro_lab.compose(*words))
+
+    first = cell()
+    assert cell().concept is first.concept, "photos that stay are read once for all cells of a sweep"
+    Image.new("L", (60, 40), 255).save(tmp_path / "masks" / "00.png")
+    masked = cell()
+    assert masked.concept.digest != first.concept.digest and masked.run != first.run
+    told = tmp_path / "photos" / METADATA
+    told.write_text(told.read_text().replace("asleep", "awake"))
+    assert cell().concept.captions != first.concept.captions
