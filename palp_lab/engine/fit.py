@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader, IterableDataset
 
 from palp_lab.engine.callbacks import LAST, Checkpoints, MovingAverage, StepLog, step_path
@@ -43,7 +44,8 @@ def fit(
 ) -> Checkpoints:
     """Trains to `trainer.max_steps`; folder/adapters holds those of the steps in `keep` and of the last one.
 
-    Returns the callback that knows how long it took. Raises UserError for a checkpoint of another run or a broken one.
+    Returns the callback that knows how long it took. Raises UserError for a checkpoint of another run or a broken one,
+    KeyboardInterrupt where the process is asked to end (SIGTERM), so that a sweep stops as a whole.
     """
     _silence()
     settings = module.settings
@@ -95,9 +97,12 @@ def fit(
         say("continuing at step %d of %d", step, how.max_steps)
     with warnings.catch_warnings(), model.checkpointing(how.gradient_checkpointing):
         warnings.simplefilter("ignore")
-        trainer.fit(
-            module, DataLoader(_Ticks(), batch_size=None), ckpt_path=last if last.is_file() else None, weights_only=True
-        )
+        ticks = DataLoader(_Ticks(), batch_size=None)
+        try:
+            trainer.fit(module, ticks, ckpt_path=last if last.is_file() else None, weights_only=True)
+        except SIGTERMException:
+            # Slurm's time limit, `timeout`, `docker stop`: Lightning makes it an exit with status 0.
+            raise KeyboardInterrupt from None
     return checkpoints
 
 

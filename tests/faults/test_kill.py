@@ -78,14 +78,20 @@ def test_two_commands_at_once_do_the_work_once(micro_lab: MicroLab, tmp_path: Pa
     assert [int(row["step"]) for row in read_log(log)] == list(range(1, 121))
 
 
-def test_an_interrupted_run_says_how_to_go_on(micro_lab: MicroLab, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "more"), [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, ("-m",))])
+def test_an_interrupted_run_says_how_to_go_on(
+    micro_lab: MicroLab, tmp_path: Path, number: signal.Signals, more: tuple[str, ...]
+) -> None:
+    """By Ctrl-C, or by a time limit: it has not done what was asked, and a sweep begins no further cell."""
+    command = micro_lab.command(f"output={tmp_path}", *STEPS, *more, *(["seed=0,1"] if more else []))
     process = subprocess.Popen(
-        micro_lab.command(f"output={tmp_path}", *STEPS), env=environment(), stderr=subprocess.PIPE, text=True,
+        command, env=environment(), stderr=subprocess.PIPE, text=True,
         # A shell's background job ignores the signal, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     wait_for_step(tmp_path, 15, process)  # type: ignore[arg-type]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "goes on from the last checkpoint" in said
+    assert len(list((tmp_path / "store" / "train").glob("*.partial"))) == 1
