@@ -122,13 +122,24 @@ def run_cell(cell: Cell) -> Result:
 
     if (known := known_result(cell)) is not None:
         logger.info("%s: known from %s", cell.run[:8], cell.config.ledger)
-        if not (path := result_folder(cell) / RESULT).exists():
+        if not _readable(path := result_folder(cell) / RESULT):
             save_result(known, path)
         return known
     _ = cell.protocol_words  # a scorer that is not there is said before anything is trained
     result = make_result(cell)
     remember(cell, result)
     return result
+
+
+def _readable(path: Path) -> bool:
+    """Whether there is a result; one that is damaged is named, and is none."""
+    from palp_lab.study.result import load_result
+
+    try:
+        return path.exists() and bool(load_result(path))
+    except UserError as error:
+        logger.warning("%s; it is written anew", error)
+        return False
 
 
 def make_result(cell: Cell) -> Result:

@@ -413,6 +413,9 @@ def test_the_ledger_spares_a_known_cell(
     assert not (tmp_path / "elsewhere" / "store").exists(), "a cell the ledger knows is not made"
     assert load_result(result_folder(Cell(fresh)) / RESULT).run == Cell(config).run
     assert len(ledger.read_text().splitlines()) == 1
+    (damaged := result_folder(Cell(fresh)) / RESULT).write_text('{"schema": "palp')
+    run(fresh)
+    assert load_result(damaged).run == Cell(config).run, "or the sweep's report would never be made again"
     run(
         micro_lab.compose(
             f"output={tmp_path / 'new'}", "method=ti_db", "checkpoints=[2]", f"ledger={ledger}", "dry_run=true"
