@@ -44,7 +44,7 @@ EXAMPLES = {
     ),
     "report": (
         "palp-lab report",
-        "palp-lab report output=outputs",
+        "palp-lab report 'compare=[ti_db,palp_control]' scope=all",
         "palp-lab report --cfg job",
     ),
     "export": (
