@@ -44,7 +44,7 @@ EXAMPLES = {
     ),
     "report": (
         "palp-lab report",
-        "palp-lab report output=outputs",
+        "palp-lab report 'compare=[ti_db,palp_control]' scope=all",
         "palp-lab report --cfg job",
     ),
     "export": (
@@ -110,26 +110,42 @@ def overview() -> str:
     )
 
 
+def asked(words: Sequence[str], folders: Sequence[Path]) -> dict[str, list[str]]:
+    """The choices a command line makes, by group: `dataset=folder`, `losses=[reconstruction,sds]`."""
+    there = groups(*folders)
+    found: dict[str, list[str]] = {}
+    for word in words:
+        group, _, value = word.partition("=")
+        choices = [choice for choice in value.strip("[]").split(",") if choice in there.get(group, ())]
+        found |= {group: choices} if choices else {}
+    return found
+
+
 def of_verb(verb: str, words: Sequence[str] = ()) -> str:
-    """The page of `palp-lab <verb> --help`, with the choices of the folders that the other `words` add."""
+    """The page of `palp-lab <verb> --help`; the other `words` of the line may choose (`dataset=folder`), and add
+    folders with choices of their own."""
     folder = conf_folder()
-    chosen = defaults(folder, verb)
+    folders = (folder, *own_folders(words))
+    chosen = {group: [choice] for group, choice in defaults(folder, verb).items()}
+    chosen |= {group: choices for group, choices in asked(words, folders).items() if group in chosen}
     lines = [f"palp-lab {verb} [group=choice] [key=value] ...     {VERBS[verb]}", ""]
-    lines.append("groups and their choices (* where neither you nor the recipe, method=..., says otherwise)")
-    for group, choices in groups(folder, *own_folders(words)).items():
+    lines.append("groups and their choices (* unless you or the recipe, method=..., choose another)")
+    for group, choices in groups(*folders).items():
         if group in chosen and group not in AUTOMATIC:
-            words = ", ".join(f"{choice}*" if choice == chosen[group] else choice for choice in choices)
-            lines.append(_row(group, words, 12))
+            listed = ", ".join(f"{choice}*" if choice in chosen[group] else choice for choice in choices)
+            lines.append(_row(group, listed, 12))
     lines += ["", "keys"]
     for path in (folder / f"{verb}.yaml", folder / "base.yaml"):
         lines += [_row(key, says, 28) for key, says in keys(path)]
     lines += [
         "",
-        "keys of the choices marked *, with values that recipe and tuning may replace (--cfg job shows)",
+        "keys of the choices marked *, with values that recipe and tuning may replace (--cfg job shows);",
+        f"and of another choice: palp-lab {verb} dataset=folder --help",
     ]
-    for group, choice in chosen.items():
+    for group, choices in chosen.items():
+        paths = [own / group / f"{choice}.yaml" for choice in choices for own in folders]
         if group not in AUTOMATIC:
-            lines += [_row(f"{group}.{key}", says, 38) for key, says in keys(folder / group / f"{choice}.yaml") if says]
+            lines += [_row(f"{group}.{key}", says, 38) for path in paths for key, says in keys(path) if says]
     lines += ["", "examples", *(f"  {line}" for line in EXAMPLES[verb])]
     lines += [
         "",

@@ -66,9 +66,13 @@ def train_adapter(
     Args:
         model: the base; bitwise what it was afterwards.
         dataset: gives the concept and, if it has them, pictures of the class.
+        tokens: how the concept's word becomes conditioning.
+        edits: what is trained in the network.
         losses: by name; each draws from its own random streams.
         captions: sentences with one slot, or names of sets; one is drawn per row and step.
         folder: gets adapters/step_000100.safetensors, log.csv, gallery/ and scratch/.
+        settings: trainer, optimizer, log, augmentation and gallery; None: their defaults.
+        seed: every random stream of the training follows from it.
         target: the prompt an aligned method tunes for, a sentence with one slot.
         steps: optimizer steps after which the adapter is kept; the last one always is.
         stages: which parts train until when; none: all, always.

@@ -83,6 +83,17 @@ def rows(page: str) -> dict[str, str]:
     return found
 
 
+def test_help_shows_the_keys_of_the_choices_its_line_makes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Keys of photos, wandb or SDXL are no keys of the defaults, and a user has to find them somewhere."""
+    assert main(["run", "dataset=folder", "losses=[reconstruction,key_locking]", "seed=3", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "folder*" in page and "tiny*, tiny_flow" in page and "key_locking*" in page
+    assert "dataset.most_pixels=100000000" in page and "dataset.places" not in page
+    assert "losses.key_locking.weight=0.1" in page and "losses.reconstruction.weight=1.0" in page
+    assert main(["run", "dataset=no_such", "--help"]) == 0
+    assert "dataset.places" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("verb", cli_help.VERBS)
 def test_help_of_a_verb_lists_every_key_with_its_own_comment(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
