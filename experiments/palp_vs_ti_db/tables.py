@@ -521,9 +521,22 @@ PARTS = {
 }
 
 
+ABLATED = Where(seeds=(0, 1), concepts=FIRST, beside=tuple(PARTS))
+"""The pairs that all of part b's have: it is under way."""
+
+
+def per_ablation() -> str:
+    """Text alignment and identity, per target."""
+    there = [prompt for prompt in TARGETS if not rows_of(("PALP",), replace(ABLATED, prompts=(prompt,))).empty]
+    rows = [
+        [name, *(" / ".join(means(arm, PLANE[:2], replace(ABLATED, prompts=(prompt,)), 2)) for prompt in there)]
+        for arm, name in PARTS.items()
+    ]
+    return markdown(("text alignment / identity", *there), rows)
+
+
 def ablations() -> str:
-    """Over the pairs that all of them have: the part is under way."""
-    where, rows = Where(seeds=(0, 1), concepts=FIRST, beside=tuple(PARTS)), []
+    where, rows = ABLATED, []
     for arm, name in PARTS.items():
         found = at_end(arm, "PALP", IDENTITY, where) if arm != "PALP" else None
         less = bare(found.difference.mean, sign="+") if found else ""
@@ -688,6 +701,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "k_unseen": lambda: pairs(Where(seeds=(0,), concepts=UNSEEN), ALL, *OF_HEAVY),
     "k_worn": lambda: worn(OF_HEAVY[:3], Where(seeds=(0,))),
     "b": ablations,
+    "b_pairs": lambda: pairs(ABLATED, ALL, *((arm, "PALP") for arm in PARTS if arm not in ("PALP", "TI + DB"))),
+    "b_targets": per_ablation,
     "b_third": a_third,
     "c": dial,
     "c_turns": turns,
