@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from palp_lab.memory import known_result, remember
 from palp_lab.study.sweeps import current, leave_cells
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from palp_lab.study.result import Result
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def run(config: DictConfig) -> tuple[float, float]:
@@ -43,28 +45,36 @@ def run(config: DictConfig) -> tuple[float, float]:
 
 
 def run_each(cells: Sequence[Cell], fail_fast: bool = False) -> list[Result]:
-    """The results of the cells of one job, each left for the report as soon as it is there.
+    """The results of the cells of one job, each left for the report as soon as it is there; failures as `each_cell`."""
+    from palp_lab.result_folder import RESULT, result_folder
+
+    left: list[dict[str, str]] = []
+
+    def finish(cell: Cell) -> Result:
+        result, folder = run_cell(cell), result_folder(cell)
+        left.append({"run": cell.run, "result": str((folder / RESULT).resolve())})
+        leave_cells(left)
+        logger.info("%s", folder)
+        return result
+
+    return each_cell(cells, finish, fail_fast)
+
+
+def each_cell(cells: Sequence[Cell], work: Callable[[Cell], T], fail_fast: bool = False) -> list[T]:
+    """What `work` makes of the cells of one job.
 
     One that fails does not keep the others from being run, but with `fail_fast`; its error is raised at the end.
     """
-    from palp_lab.result_folder import RESULT, result_folder
-
-    finished: list[Result] = []
-    left: list[dict[str, str]] = []
+    finished: list[T] = []
     failed: list[tuple[Cell, Exception]] = []
     for cell in cells:
         try:
-            finished.append(run_cell(cell))
+            finished.append(work(cell))
         except Exception as wrong:
             failed.append((cell, wrong))
             if fail_fast or len(cells) == 1:
                 break
             logger.error("%r failed: %s", cell.target, wrong)
-            continue
-        folder = result_folder(cell)
-        left.append({"run": cell.run, "result": str((folder / RESULT).resolve())})
-        leave_cells(left)
-        logger.info("%s", folder)
     if failed:
         cell, error = failed[0]
         if len(cells) == 1 or not isinstance(error, UserError):
@@ -106,7 +116,7 @@ def read_targets(path: Path) -> list[str]:
     from palp_lab.dataset.concept import check_sentence
     from palp_lab.study.fields import read_text
 
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
     found = [
         check_sentence(line, f"{path}, line {number}") for number, line in lines if line and not line.startswith("#")
     ]

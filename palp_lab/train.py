@@ -13,6 +13,7 @@ from palp_lab.types import Role, UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from palp_lab.cell import Cell
     from palp_lab.dataset.concept import AbstractDataset
     from palp_lab.edits.base import AbstractEdits
     from palp_lab.engine.settings import RunSettings
@@ -151,14 +152,19 @@ def train_adapter(
 
 
 def train(config: DictConfig) -> None:
-    """The verb: trains what the configuration describes, or finds it trained, and prints where the adapters are."""
-    from palp_lab.run import open_cells
+    """The verb: trains what the configuration describes, or finds it trained, and prints where the adapters are.
+
+    With `targets_file` once per line; a line that fails is named, the others are trained all the same.
+    """
+    from palp_lab.run import each_cell, open_cells
     from palp_lab.tracked import tracked_cell, train_tracked
 
-    for cell in open_cells(config):
+    def finish(cell: Cell) -> None:
         with tracked_cell(cell) as tracked:
             stage = train_tracked(cell, tracked)
         print(stage.folder / "adapters" / f"step_{max(cell.steps):06d}.safetensors")
+
+    each_cell(list(open_cells(config)), finish, bool(config.get("fail_fast")))
 
 
 def _check(losses: Mapping[str, AbstractLoss], target: str | None) -> None:

@@ -30,6 +30,7 @@ from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
 from palp_lab.study.sweeps import Job, begin
 from palp_lab.tracked import objectives
+from palp_lab.train import train
 from palp_lab.types import UserError
 from tests.dataset.pictures import photos
 from tests.micro import LENGTH
@@ -463,6 +464,40 @@ def test_targets_from_a_file(micro_lab: MicroLab, output: Path, tmp_path: Path) 
     path.write_text("a sketch in the snow\n")
     with pytest.raises(UserError, match=r"targets\.txt, line 1: .* needs exactly one {}"):
         run(micro_lab.compose(f"output={output}", "method=palp", f"targets_file={path}"))
+
+
+def test_a_line_that_fails_does_not_keep_the_others_from_being_trained(
+    micro_lab: MicroLab,
+    output: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with the verb `run`, a sweep over lines goes on, names what failed and ends with an error."""
+    path = tmp_path / "targets.txt"
+    path.write_text("a sketch of a {} in the city\na photo of a {} wearing a blue hat at night\n")
+    real = Cell.train
+
+    def broken(cell: Cell, *given: object, **more: object) -> object:
+        if cell.target == "a sketch of a {} in the city":
+            raise UserError("no such luck")
+        return real(cell, *given, **more)
+
+    monkeypatch.setattr(Cell, "train", broken)
+    given = (f"output={output}", "method=palp", f"targets_file={path}", "seed=8")
+    with pytest.raises(UserError, match=r"1 of 2 targets failed, the first of them 'a sketch of a {} in the city': no"):
+        train(micro_lab.compose(*given))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert Path(line).is_file()
+    with pytest.raises(UserError, match="1 of 2"):
+        train(micro_lab.compose(*given, "fail_fast=true"))
+    assert capsys.readouterr().out == ""
+
+
+def test_only_line_breaks_part_targets(tmp_path: Path) -> None:
+    path = tmp_path / "targets.txt"
+    path.write_bytes("a photo of\u2028{} in Paris\r\n\na sketch of {}\r\n".encode())
+    assert read_targets(path) == ["a photo of\u2028{} in Paris", "a sketch of {}"]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_target(tmp_path: Path) -> None:

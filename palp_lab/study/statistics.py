@@ -11,7 +11,7 @@ import pandas as pd
 
 from palp_lab.study.directions import label_of, nearest
 from palp_lab.study.intervals import RESAMPLES, Floats, Interval, finite, intervals_over
-from palp_lab.study.observations import UNIT, at_usual_knobs, per_unit
+from palp_lab.study.observations import UNIT, at_usual_knobs, per_unit, usual_knobs
 from palp_lab.types import UserError
 
 LEVELS_OF_IDENTITY = 9
@@ -201,6 +201,11 @@ def _sides(frame: pd.DataFrame, *names: str) -> list[pd.DataFrame]:
     rows = at_usual_knobs(frame)
     known = sorted(rows["series"].unique())
     for name in names:
+        if name not in known and name in set(frame["series"]):
+            usual = ", ".join(f"{knob} {value}" for knob, value in usual_knobs(frame))
+            raise UserError(
+                f"'{name}' was drawn with other settings only; a comparison takes those most pictures share: {usual}"
+            )
         if name not in known:
             raise UserError(f"no results of '{name}' to compare{nearest(name, known)}")
     return [rows[rows["series"] == name] for name in names]

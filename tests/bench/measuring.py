@@ -17,7 +17,7 @@ import torch
 from palp_lab.model import synchronize
 
 SCHEMA = "palp_lab.bench/1"
-FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "bench"
+FOLDER = Path(os.environ.get("PALP_LAB_OUTPUT") or Path(__file__).resolve().parents[2] / "outputs") / "bench"
 
 SMALL = bool(os.environ.get("PALP_LAB_BENCH_SMALL"))
 """Whether only the measuring itself is tried: one round, fewest steps and pictures, numbers that mean nothing."""
@@ -76,7 +76,7 @@ def compare(variants: Mapping[str, Once], device: torch.device, rounds: int = 3,
 
 
 def report(name: str, question: str, unit: str, rows: list[Row], device: torch.device, about: str) -> Path:
-    """Prints a table and writes outputs/bench/<name>.json."""
+    """Prints a table and writes bench/<name>.json below `outputs` or PALP_LAB_OUTPUT."""
     where = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"

@@ -142,6 +142,17 @@ def test_an_unknown_method_names_the_nearest(study: list[Result]) -> None:
         compare_at_step(observations(study), "ti_db", "pulp", "identity", 500)
 
 
+def test_a_method_drawn_otherwise_alone_is_told_from_an_unknown_one(study: list[Result]) -> None:
+    frame = observations(study)
+    usual = next(knobs for knobs in frame["knobs"] if knobs)
+    swept = frame["method"] == "palp"
+    frame.loc[swept, "knobs"] = pd.Series([(("guidance", 30.0),)] * int(swept.sum()), index=frame.index[swept])
+    frame = pd.concat([frame, frame[~swept]], ignore_index=True)
+    with pytest.raises(UserError, match="'palp' was drawn with other settings only") as error:
+        compare_at_step(frame, "ti_db", "palp", "identity", 500)
+    assert all(f"{knob} {value}" in str(error.value) for knob, value in usual)
+
+
 def test_common_steps_are_those_of_both(study: list[Result]) -> None:
     frame = observations(study)
     frame = frame[(frame["method"] != "palp") | (frame["step"] != 350)]
