@@ -358,7 +358,7 @@ def knobs() -> str:
     }
     rows = []
     for guidance, strength in sorted(drawn, key=lambda at: (-at[1], at[0])):
-        where = replace(EIGHT, concepts=FIRST, guidance=guidance, strength=strength)
+        where = replace(EIGHT, concepts=FIRST, seeds=(0, 1), guidance=guidance, strength=strength)
         measured = means("TI + DB", (*PLANE, "elements found"), where)
         rows.append([f"{guidance:g}", f"{strength:g}".removeprefix("0"), *measured])
     return markdown(("guidance", "adapter scale", *PLANE, "elements found"), rows, words=0)
@@ -366,20 +366,27 @@ def knobs() -> str:
 
 def scaled() -> str:
     """The adapter's scale as a way of its own through the plane, from 1 down to .4 after the last step, beside the ways
-    over steps."""
-    usual, rows = Where(seeds=(0,)), []
-    drawn = {scale: rows_of(("TI + DB",), replace(usual, strength=scale)) for scale in (0.4, 0.6, 0.8, 1.0)}
-    # Hundredths of the scale stand where a way over steps has its steps.
-    way = [rows[rows["step"] == 350].assign(step=round(100 * scale)) for scale, rows in drawn.items()]
-    frame = pd.concat([rows_of(("TI + DB", "PALP"), usual), pd.concat(way).assign(series="TI + DB scaled")])
-    frame = frame.assign(knobs=[()] * len(frame))
-    measured = frame["concept"].isin(set.intersection(*(set(rows["concept"]) for rows in drawn.values())))
-    for challenger, baseline in (("TI + DB scaled", "TI + DB"), ("PALP", "TI + DB scaled")):
-        one, worn = (
-            compare_at_equal(frame[measured], baseline, challenger, metric, IDENTITY) for metric in (TEXT, WORN)
-        )
+    over steps; one row for the first seed alone, whose answer was another one."""
+    pairs = (
+        ("TI + DB scaled", "TI + DB", (0,)),
+        ("TI + DB scaled", "TI + DB", (0, 1)),
+        ("PALP", "TI + DB scaled", (0, 1)),
+    )
+    rows = []
+    for challenger, baseline, seeds in pairs:
+        usual, training = Where(seeds=seeds), ["concept", "train_seed"]
+        drawn = {scale: rows_of(("TI + DB",), replace(usual, strength=scale)) for scale in (0.4, 0.6, 0.8, 1.0)}
+        # Hundredths of the scale stand where a way over steps has its steps.
+        way = [found[found["step"] == 350].assign(step=round(100 * scale)) for scale, found in drawn.items()]
+        frame = pd.concat([rows_of(("TI + DB", "PALP"), usual), pd.concat(way).assign(series="TI + DB scaled")])
+        frame = frame.assign(knobs=[()] * len(frame))
+        # Only trainings of which all scales were drawn.
+        whole = set.intersection(*(set(found.set_index(training).index) for found in drawn.values()))
+        frame = frame[frame.set_index(training).index.isin(whole)]
+        one, worn = (compare_at_equal(frame, baseline, challenger, metric, IDENTITY) for metric in (TEXT, WORN))
         cells = [cell for found in (one, worn) for cell in (difference(found), chance(found))]
-        rows.append([f"{challenger} minus {baseline}", *cells, str(one.pairs if one else 0)])
+        name = f"{challenger} minus {baseline}" + (", first seed alone" if seeds == (0,) else "")
+        rows.append([name, *cells, str(one.pairs if one else 0)])
     return markdown(("at equal identity", "text alignment", "p", "accessory in its colour", "p", "pairs there"), rows)
 
 
@@ -419,7 +426,7 @@ def of_each_subject() -> str:
     """Guidance 3 minus 7.5, per subject: three of them have no interval."""
     rows = []
     for concept in FIRST:
-        usual = replace(EIGHT, concepts=(concept,))
+        usual = replace(EIGHT, concepts=(concept,), seeds=(0, 1))
         cells = []
         for metric in (TEXT, IDENTITY):
             less, more = (

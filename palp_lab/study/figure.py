@@ -118,7 +118,7 @@ def _draw_plane(
             _draw_bars(plane, point.x, point.y, look.colour, 0.18 if swept or crowded else 0.4)
             obstacles += _ends(point.x, point.y)
         name = literal(words(curve.series))
-        legend = f"{name}, {literal(str(curve.knob))} swept" if swept else f"{name} (n = {_count(curve)})"
+        legend = (f"{name}, {literal(str(curve.knob))} swept" if swept else name) + f" (n = {_count(curve)})"
         plane.plot(x, y, color=look.colour, lw=1.2 if swept else 2.2, ls=":" if swept else "-", zorder=3, label=legend,
                    marker=look.mark, ms=4 if swept else 7.5, mec="white", mew=0.9)  # fmt: skip
         obstacles += along(x, y)

@@ -86,6 +86,15 @@ def test_a_crowd_of_curves_has_names_and_no_numbers() -> None:
         assert len([line for line in plane.lines if line.get_marker() not in ("None", "", None)]) >= len(curves)
 
 
+def test_every_curve_says_of_how_many_it_is() -> None:
+    """A swept knob may have been drawn for fewer subjects than the trainings it stands beside."""
+    path = [(0.4, 0.3), (0.5, 0.2)]
+    (plane,) = front_figure([curve("palp", path), curve("palp", path, knob="guidance")], [], AXES).axes
+    labels = [str(line.get_label()) for line in plane.lines if line.get_marker() not in ("None", "", None)]
+    assert [label.split(" (n = ")[0] for label in labels] == ["PALP", "PALP, guidance swept"]
+    assert all(label.endswith(f"(n = {curve('palp', path).points[0].x.n})") for label in labels)
+
+
 ODD = (r"$\x$", "5$", "$a$ and $b$", r"\$", "_mine", "_$")
 
 
