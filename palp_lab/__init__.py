@@ -3,7 +3,7 @@
 The names below are imported when first used, so that `import palp_lab` costs nothing:
 
     >>> from palp_lab import compose
-    >>> config = compose("run", "method=palp", 'target="a sketch of {} in Paris"')
+    >>> config = compose("run", "method=palp", 'target="a sketch of {} in the snow"')
 
 docs/python.md shows them at work.
 """

@@ -25,7 +25,7 @@ from palp_lab.study.fields import Fields
 from palp_lab.study.result import BOUNDS, Bound, Record
 from palp_lab.study.store import Stage, Store
 from palp_lab.study.writing import write_text
-from palp_lab.targets import check_drawing, target_of
+from palp_lab.targets import check_drawing, say_unknown, target_of
 from palp_lab.training import as_plain, checkpoints_of, is_further_rank, read_settings, train_stage
 from palp_lab.types import UserError
 
@@ -71,6 +71,7 @@ class Cell:
             raise UserError("prompts: there are none to measure; give a target, or choose prompts=standard")
         tokens = build(config.tokens, "tokens")
         check_lengths(self.model, tokens, self.concept, self.sentences, [prompt.text for prompt in self.drift])
+        say_unknown(config, map(self.concept.clean, self.sentences))
 
     @cached_property
     def train_inputs(self) -> dict[str, Any]:

@@ -23,22 +23,22 @@ VERBS = {
 
 EXAMPLES = {
     "run": (
-        "palp-lab run method=palp 'target=\"a sketch of {} in Paris\"'",
+        "palp-lab run method=palp 'target=\"a sketch of {} in the snow\"'",
         "palp-lab run -m method=ti_db,palp dataset.seed=1,2 seed=0,1",
         "palp-lab run method=p_plus 'losses=[reconstruction,prompt_alignment]' --cfg job",
     ),
     "train": (
         "palp-lab train method=dreambooth_lora dataset.superclass=cat dataset.shots=4",
-        "palp-lab train method=palp 'target=\"a sketch of {} in Paris\"' trainer.max_steps=200",
+        "palp-lab train method=palp 'target=\"a sketch of {} in the snow\"' trainer.max_steps=200",
         "palp-lab train method=textual_inversion optimizer.token_lr=1e-3 --cfg job",
     ),
     "generate": (
-        "palp-lab generate method=palp 'target=\"a sketch of {} in Paris\"'",
+        "palp-lab generate method=palp 'target=\"a sketch of {} in the snow\"'",
         "palp-lab generate 'adapters=[outputs/my_cat]' generate.seeds=8 generate.guidance=5",
         "palp-lab generate 'adapters=[outputs/my_cat]' generate.image=sofa.jpg generate.mask=sofa_mask.png",
     ),
     "score": (
-        "palp-lab score method=palp 'target=\"a sketch of {} in Paris\"'",
+        "palp-lab score method=palp 'target=\"a sketch of {} in the snow\"'",
         "palp-lab score images=pictures/of_another_tool model=sd15",
         "palp-lab score metrics=tiny --cfg job",
     ),

@@ -191,6 +191,20 @@ def say_untuned(config: DictConfig, folders: Sequence[str | Path] | None = None)
         logger.info("there is no tuning/%s.yaml: the recipe's own values are used on model=%s", name, labels.model)
 
 
+def say_changed(config: DictConfig, overrides: Sequence[str]) -> None:
+    """A warning where parts are replaced and nobody has chosen the recipe they are replaced in: it is PALP's, by whose
+    name the result goes, and other losses leave out its alignment term."""
+    keys = [word.lstrip("+~").partition("=")[0] for word in overrides]
+    replaced = [key for key in keys if key in ("tokens", "edits", "losses", "stages")]
+    if replaced and not {"method", "study", "labels.method"} & {*keys}:
+        logger.warning(
+            "method is not given: %s replaced in the default, method=%s; add method=ti_db or another recipe, to choose "
+            "what the rest is and under whose name the result goes",
+            " and ".join(dict.fromkeys(replaced)),
+            config.labels.method,
+        )
+
+
 def say_drawn(config: DictConfig, overrides: Sequence[str]) -> None:
     """A warning where nobody has chosen photos for a model that is not of the tiny world and gets its drawn subject."""
     labels, chosen = config.labels, any(re.match(r"\+*(dataset|study|adapters)\b", word) for word in overrides)
@@ -219,7 +233,7 @@ def compose(verb: str = "run", *overrides: str, config_dir: str | Path | None = 
 
     Args:
         verb: run, train, generate, score, report, export, pretrain or doctor.
-        overrides: Hydra overrides, e.g. ``"method=palp"``, ``'target="a sketch of {} in Paris"'``.
+        overrides: Hydra overrides, e.g. ``"method=palp"``, ``'target="a sketch of {} in the snow"'``.
         config_dir: a folder with own groups, as ``--config-dir``.
 
     Raises:

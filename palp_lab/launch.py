@@ -27,6 +27,7 @@ from palp_lab.composition import (
     own_folders,
     refuse_hidden,
     register_resolvers,
+    say_changed,
     say_drawn,
     say_untuned,
 )
@@ -260,6 +261,7 @@ def _call(verb: str, config: DictConfig, overrides: list[str], swept: bool, stud
     expand_home(config)
     if verb in ("run", "train"):
         say_untuned(config)
+        say_changed(config, overrides)
     if verb in ("run", "train", "score", "generate"):
         say_drawn(config, overrides)
     if verb != "doctor":

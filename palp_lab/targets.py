@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from palp_lab.types import UserError
@@ -36,6 +36,21 @@ def check_drawing(config: DictConfig) -> None:
             raise UserError(f"generate.{key}={how[key]}: must be at least 1")
 
 
+def say_unknown(config: DictConfig, sentences: Iterable[str]) -> None:
+    """A warning where sentences ask a model of the tiny world for what that world does not have."""
+    from palp_lab.tinyworld.parse import parse
+
+    if not str(config.labels.model).startswith("tiny"):
+        return
+    if unknown := dict.fromkeys(word for sentence in sentences for word in parse(sentence).unknown):
+        logger.warning(
+            "model=%s does not know %s: what these words ask for is neither drawn nor counted (docs/tinyworld.md has "
+            "the words it knows)",
+            config.labels.model,
+            ", ".join(map(repr, unknown)),
+        )
+
+
 def reads_target(config: DictConfig, losses: Mapping[str, AbstractLoss]) -> bool:
     """Whether the target decides what is trained: a loss needs it, or the photos' captions are it."""
     from omegaconf import OmegaConf
@@ -50,5 +65,5 @@ def read_target(config: DictConfig) -> str:
 
     if config.target is None:
         method = config.labels.method or "this method"
-        raise UserError(f"target: {method} tunes for a prompt; add 'target=\"a sketch of {{}} in Paris\"'")
+        raise UserError(f"target: {method} tunes for a prompt; add 'target=\"a sketch of {{}} in the snow\"'")
     return check_sentence(str(config.target), "target")

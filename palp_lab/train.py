@@ -174,7 +174,9 @@ def _check(losses: Mapping[str, AbstractLoss], target: str | None) -> None:
         raise UserError("losses: there are none; give at least losses=[reconstruction]")
     for name, loss in losses.items():
         if loss.needs_target and target is None:
-            raise UserError(f"target: losses.{name} needs a target prompt; add 'target=\"a sketch of {{}} in Paris\"'")
+            raise UserError(
+                f"target: losses.{name} needs a target prompt; add 'target=\"a sketch of {{}} in the snow\"'"
+            )
     if target is not None:
         check_sentence(target, "target")
 

@@ -23,6 +23,7 @@ from palp_lab.composition import (
     conf_folder,
     constants,
     options_apart,
+    say_changed,
     say_drawn,
     say_untuned,
 )
@@ -68,7 +69,7 @@ def test_help_of_a_verb_names_groups_choices_and_keys(capsys: pytest.CaptureFixt
             assert {group, *choices} <= words
     assert "palp*" in page
     assert "seed=0" in page
-    assert "'target=\"a sketch of {} in Paris\"'" in page
+    assert "'target=\"a sketch of {} in the snow\"'" in page
     assert max(len(line) for line in page.splitlines()) <= 120
 
 
@@ -432,6 +433,24 @@ def test_a_method_without_values_for_this_model_is_told_so(tmp_path: Path, caplo
         say_untuned(config, [conf_folder(), folder])
         say_untuned(compose("run", "labels.method=mine", "model=sd15"), [conf_folder(), folder])
         assert not caplog.text, "Stable Diffusion has the recipe's own values by right"
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (["losses=[reconstruction]"], True),
+        (["losses=[reconstruction]", "method=ti_db"], False),
+        (["losses=[reconstruction]", "labels.method=mine"], False),
+        (["losses.reconstruction.weight=2"], False),
+        (["trainer.max_steps=3"], False),
+    ],
+)
+def test_a_part_replaced_in_a_recipe_nobody_chose_is_said(
+    words: list[str], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without its alignment term the default recipe is not PALP, by whose name the result would go."""
+    say_changed(compose("run", *words), words)
+    assert ("method is not given: losses replaced in the default, method=palp" in caplog.text) is warned
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from palp_lab.sources import digest_of, written_in
 from palp_lab.study.ledger import read_jsonl
 from palp_lab.study.result import load_result
 from palp_lab.study.sweeps import Job, begin
+from palp_lab.targets import say_unknown
 from palp_lab.tracked import objectives
 from palp_lab.train import train
 from palp_lab.types import UserError
@@ -492,6 +493,22 @@ def test_a_line_that_fails_does_not_keep_the_others_from_being_trained(
     with pytest.raises(UserError, match="1 of 2"):
         train(micro_lab.compose(*given, "fail_fast=true"))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence", "said"),
+    [
+        ("tiny", "a sketch of {} in Paris", True),
+        ("tiny_small", "a sketch of {} in Paris", True),
+        ("tiny", "a sketch of {} in the snow", False),
+        ("sd15", "a sketch of {} in Paris", False),
+    ],
+)
+def test_words_the_tiny_world_does_not_have_are_said(
+    model: str, sentence: str, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_unknown(OmegaConf.create({"labels": {"model": model}}), [sentence])  # type: ignore[arg-type]
+    assert (f"model={model} does not know 'paris'" in caplog.text) is said
 
 
 def test_only_line_breaks_part_targets(tmp_path: Path) -> None:

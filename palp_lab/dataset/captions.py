@@ -51,7 +51,7 @@ def read_captions(given: str | Sequence[str | None]) -> tuple[str, ...]:
     found: list[str] = []
     for entry in [given] if isinstance(given, str) else given:
         if entry is None:
-            raise UserError("captions: this recipe trains on the target; add 'target=\"a sketch of {} in Paris\"'")
+            raise UserError("captions: this recipe trains on the target; add 'target=\"a sketch of {} in the snow\"'")
         if entry in SETS:
             found += SETS[entry]
         elif SLOT not in entry and " " not in entry.strip():

@@ -20,7 +20,7 @@ SLOT = "{}"
 def check_sentence(sentence: str, key: str) -> str:
     """A sentence with exactly one slot, or a UserError that names the key and shows how to write one."""
     if sentence.count(SLOT) != 1:
-        example = '"a sketch of {} in Paris"'
+        example = '"a sketch of {} in the snow"'
         shown = {"target": f"'target={example}'", "captions": f"'captions=[{example}]'"}.get(key, example)
         raise UserError(f"{key}: {sentence!r} needs exactly one {{}} where the subject goes, e.g. {shown}")
     return sentence

@@ -75,9 +75,12 @@ class TinyDataset(AbstractDataset):
             notes={"world": f"tiny world, version {tinyworld.WORLD_VERSION}", "places": ", ".join(sorted(seen))},
         )
 
-    def true_renders(self, sentence: str, seeds: Sequence[int]) -> Images:
-        """The subject itself in the scene of a sentence with a slot."""
+    def true_renders(self, sentence: str, seeds: Sequence[int]) -> Images | None:
+        """The subject itself in the scene of a sentence with a slot; None where the sentence asks for what this world
+        does not have."""
         prompt = sentence.replace("{}", self.superclass)
+        if tinyworld.parse(prompt).unknown:
+            return None
         return stack([tinyworld.render(tinyworld.scene_for(self.identity, prompt, seed)) for seed in seeds])
 
     def class_renders(self, seeds: Sequence[int]) -> Images:

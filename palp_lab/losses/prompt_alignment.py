@@ -118,7 +118,9 @@ class PromptAlignment(AbstractLoss):
         """The judge's prompt: the target with the class word in its slot, and no learned word."""
         sentence = self.clean or ctx.target
         if sentence is None:
-            raise UserError("target: prompt_alignment needs a target prompt; add 'target=\"a sketch of {} in Paris\"'")
+            raise UserError(
+                "target: prompt_alignment needs a target prompt; add 'target=\"a sketch of {} in the snow\"'"
+            )
         return ctx.concept.clean(sentence)
 
     def _judged(self, ctx: StepContext, data: Pass) -> Judged:

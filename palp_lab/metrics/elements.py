@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 KINDS = ("style", "place", "class", "accessories", "relation", "framing")
 """Kinds of elements; `relation` holds the relation and the class of the second subject."""
+UNREAD = "unread"
+"""The kind of what a prompt asks for in words nobody here can read: a share of the others is no share of the prompt."""
 
 
 SUBJECTS = ("class_", "second_class")
@@ -57,9 +59,10 @@ class PromptReader:
         return self.network.fingerprint
 
     def wanted(self, text: str) -> tuple[Element, ...]:
-        """The elements of a prompt that the network could read, in the prompt's kinds' order."""
-        known = self.network.labels
-        return tuple(e for e in elements_of(self.parse(text), known) if e.kind in self.kinds)
+        """The elements of a prompt that the network could read, in the prompt's kinds' order, then its unread words."""
+        asked = self.parse(text)
+        unread = tuple(Element(UNREAD, (), frozenset({word})) for word in asked.unknown)
+        return tuple(e for e in elements_of(asked, self.network.labels) if e.kind in self.kinds) + unread
 
     def found(self, images: Images, wanted: Sequence[Element]) -> Bool[Tensor, "n k"]:
         """Which picture shows which element."""
@@ -106,7 +109,8 @@ def share_found(seen: Bool[Tensor, "n k"]) -> list[float]:
 
 @dataclass(frozen=True)
 class ElementsFound(AbstractMetric):
-    """Share of the prompt's elements a picture shows; of one `kind` ("style") or, where it is "", of all."""
+    """Share of the prompt's elements a picture shows; of one `kind` ("style") or, where it is "", of all: not measured
+    where the prompt asks for something in words that cannot be read."""
 
     version = 1
 
@@ -118,6 +122,8 @@ class ElementsFound(AbstractMetric):
 
     def measure(self, evidence: Evidence) -> Score:
         if evidence.wanted is None or evidence.found is None:
+            return self.missing(evidence.images)
+        if not self.kind and any(e.kind == UNREAD for e in evidence.wanted):
             return self.missing(evidence.images)
         mine = [i for i, e in enumerate(evidence.wanted) if self.kind in ("", e.kind)]
         shares = share_found(evidence.found[:, mine])

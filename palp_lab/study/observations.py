@@ -18,6 +18,8 @@ SCOPES = ("own", "other", "all")
 """own: prompts that a method with a target was tuned for, and the same prompts from methods that have none.
 other: every other prompt of the methods with a target, and all prompts of those without. all: everything."""
 _KEYS = ("run", "method", *UNIT, "target", "prompt_group", "own_target", "step", "knobs", "series")
+PARTS = ("tokens", "edits", "losses", "stages")
+"""The parts of a recipe: a result has an axis of that name where another one than the recipe's was chosen."""
 _UNIT_AXES = ("dataset", "model", "concept", "train_seed")
 _BOUND_KEYS = ("name", "dataset", "model", "concept", "prompt", "shots", "drawn")
 
@@ -61,14 +63,15 @@ def filed_alike(frame: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def series_names(results: Sequence[Result], series: Sequence[str] = ()) -> dict[str, str]:
-    """Per run the name of its curve: the method, what tells its setting from others of that method, and the base model
-    where there are several: a subject on two of them is no two subjects."""
+    """Per run the name of its curve: the method, what tells its setting from others of that method, the base model
+    where there are several (a subject on two of them is no two subjects), and any part that replaces the recipe's own:
+    without it the recipe would be blamed, or praised, for another method."""
     varied = varied_axes(results)
     models = ("model",) if len({result.axes["model"] for result in results}) > 1 else ()
     names = {}
     for result in results:
-        splits = dict.fromkeys((*series, *models, *varied.get(str(result.axes["method"]), ())))
-        extra = [f"{axis} {result.axes[axis]}" for axis in splits if result.axes.get(axis) is not None]
+        splits = dict.fromkeys((*series, *models, *varied.get(str(result.axes["method"]), ()), *PARTS))
+        extra = [f"{axis} {result.axes[axis]}" for axis in splits if result.axes.get(axis) not in (None, "")]
         names[result.run] = " · ".join([str(result.axes["method"]), *extra])
     return names
 

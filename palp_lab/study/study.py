@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -183,7 +183,14 @@ def _averaged(scope: pd.DataFrame) -> list[str]:
 def _not_yet(frame: pd.DataFrame, question: Question) -> list[str]:
     """Those of the pair asked for whom a growing study has no results of yet."""
     there = set(at_usual_knobs(frame)["series"])
-    return [name for name in question.compare or () if question.growing and name not in there]
+    return [name for name in question.compare or () if question.growing and _meant(name, there) not in there]
+
+
+def _meant(name: str, curves: Collection[str]) -> str:
+    """The curve a name asked for stands for: its own, or where a method has but one, with a part or a setting in its
+    name, that one."""
+    settings = [curve for curve in curves if curve.startswith(f"{name} · ")]
+    return settings[0] if name not in curves and len(settings) == 1 else name
 
 
 def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
@@ -191,7 +198,8 @@ def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
     only two, of which the one with the shorter name (fewer losses, fewer settings) is the baseline."""
     names = sorted(set(at_usual_knobs(frame)["series"]), key=lambda name: (len(name), name))
     if question.compare is not None:
-        return None if _not_yet(frame, question) else question.compare
+        baseline, challenger = question.compare
+        return None if _not_yet(frame, question) else (_meant(baseline, names), _meant(challenger, names))
     if set(CLAIM) <= set(names):
         return CLAIM
     return (names[0], names[1]) if len(names) == 2 else None

@@ -20,6 +20,11 @@ _PLACE_WORDS = {
     "underwater": "underwater", "night": "night", "kitchen": "kitchen", "background": "plain", "moon": "night",
 }  # fmt: skip
 _ALIASES = {"grey": "gray", "colour": "color", "closeup": "close-up", "lowresolution": "low-resolution"}
+_SILENT = {
+    "is", "are", "was", "were", "be", "being", "it", "its", "his", "her", "their", "this", "that", "these", "those",
+    "there", "some", "very", "for", "from", "into", "over", "as",
+}  # fmt: skip
+"""Words that ask for nothing by themselves. Ours."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def parse(text: str) -> Elements:
             relation = "next to"
         elif word == "front":
             relation = "in front of"
-        elif word not in WORDS:
+        elif word not in WORDS and word not in _SILENT:
             unknown.append(word)
         if word not in ("and", "a", "an", "the"):
             colours = colours if word in COLOUR_NAMES else []

@@ -66,6 +66,13 @@ def test_true_renders_show_the_subject_in_the_scene() -> None:
     assert torch.equal(night, dataset.true_renders("a photo of a {} at night", [0, 1]))
 
 
+def test_what_the_world_does_not_have_has_no_true_picture() -> None:
+    """A render without the bicycle is no true render of a cat on one."""
+    dataset = TinyDataset("cat", 7)
+    assert dataset.true_renders("a photo of a {} on a bicycle", [0]) is None
+    assert dataset.true_renders("a photo of {} as it is in the snow", [0]) is not None
+
+
 def test_class_pictures_are_others_of_the_class() -> None:
     dataset = TinyDataset("cat", 7)
     others = dataset.class_renders(range(4))

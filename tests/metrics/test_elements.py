@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from palp_lab.metrics.elements import SUBJECTS, Element, PromptReader, elements_of, found
+from palp_lab.metrics.base import Evidence
+from palp_lab.metrics.elements import SUBJECTS, Element, ElementsFound, PromptReader, elements_of, found
 from palp_lab.tinyworld.parse import parse
 from tests.metrics.conftest import BrightnessReader
 
@@ -47,6 +48,20 @@ def test_what_the_reader_does_not_know_is_not_asked_of_it() -> None:
 def test_only_the_chosen_kinds_count() -> None:
     reader = PromptReader(BrightnessReader(), parse, kinds=("place",))
     assert [e.kind for e in reader.wanted("a sketch of a cat in the snow")] == ["place"]
+
+
+def test_a_share_of_what_can_be_read_is_no_share_of_the_prompt() -> None:
+    """Two of two, where a bicycle was asked for too, would look perfect; its parts are measured all the same."""
+    reader, images = PromptReader(BrightnessReader(), parse), torch.full((2, 3, 8, 8), 250, dtype=torch.uint8)
+    for text, whole in (
+        ("a sketch of a cat in the snow", True),
+        ("a sketch of a cat on its bicycle in the snow", False),
+    ):
+        wanted = reader.wanted(text)
+        features = lambda *asked: torch.ones(1, 1)  # noqa: E731
+        given = Evidence(images, text, features, features, wanted=wanted, found=reader.found(images, wanted))
+        assert (ElementsFound().measure(given).value is not None) is whole
+        assert ElementsFound(kind="place").measure(given).value == 1.0
 
 
 def test_found_says_which_picture_shows_what() -> None:

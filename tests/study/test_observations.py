@@ -20,8 +20,9 @@ from palp_lab.study.observations import (
     scoped,
     usual_knobs,
 )
+from palp_lab.study.palette import words
 from palp_lab.study.result import Result
-from palp_lab.study.study import Question, study_of
+from palp_lab.study.study import Question, compared, study_of
 from palp_lab.types import UserError
 
 
@@ -30,6 +31,23 @@ def test_a_row_per_record_and_a_column_per_measured_metric(study: list[Result]) 
     assert len(frame) == sum(len(result.records) for result in study)
     assert "identity" in metric_names(frame)
     assert "drift_without_class_word" not in metric_names(frame), "null everywhere is not measured"
+
+
+def test_a_replaced_part_is_in_the_name_of_the_curve_where_it_is_alone_too(study: list[Result]) -> None:
+    """PALP with other losses is not PALP, and a study that asks for a method finds its one curve all the same."""
+    own = {"losses": "[reconstruction,mine]", "optimizer.lr": 0.1}
+    changed = [
+        replace(result, axes={**result.axes, **own}) if result.axes["method"] == "palp" else result for result in study
+    ]
+    name = "palp · losses [reconstruction,mine]"
+    frame = observations(changed)
+    assert (
+        set(frame["series"]) == {name, "ti_db", "textual_inversion"} and words(name) == "PALP · reconstruction + mine"
+    )
+    found = study_of(changed, Question(compare=("ti_db", "palp"), resamples=20))
+    assert {pair.challenger for pair in found.comparisons} == {name}
+    both = compared(observations([*changed, *study]), Question(compare=("ti_db", "palp")))
+    assert both == ("ti_db", "palp"), "the method itself, where it is there"
 
 
 def test_an_unmeasured_metric_names_the_nearest(study: list[Result]) -> None:
