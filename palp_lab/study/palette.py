@@ -6,6 +6,7 @@ of its own as well, so that nothing is said by colour alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -56,11 +57,15 @@ class Style:
 
 
 def styles(series: Iterable[str]) -> dict[str, Style]:
-    """A colour and a mark per series: palp and ti_db have theirs, the others follow by name. Where there are more than
-    colours they come round again with another mark each, so that no two series of up to 64 look alike."""
+    """A colour and a mark per series: palp and ti_db have theirs, with a part or setting in their names too where they
+    are there once; the others follow by name. Where there are more than colours they come round again with another mark
+    each, so that no two series of up to 64 look alike."""
     names = sorted(set(series))
-    others = [name for name in names if name not in FIRST]
-    slots = {**{name: i for i, name in enumerate(FIRST)}, **{name: len(FIRST) + i for i, name in enumerate(others)}}
+    methods = Counter(name.split(" · ")[0] for name in names)
+    own = {name: name.split(" · ")[0] for name in names if methods[name.split(" · ")[0]] == 1}
+    others = [name for name in names if own.get(name, name) not in FIRST]
+    slots = {name: FIRST.index(own.get(name, name)) for name in names if name not in others}
+    slots |= {name: len(FIRST) + i for i, name in enumerate(others)}
     found = {}
     for name in names:
         lap, place = divmod(slots[name], len(COLOURS))

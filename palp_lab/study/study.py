@@ -45,8 +45,8 @@ from palp_lab.study.statistics import (
 )
 from palp_lab.study.table import Table
 from palp_lab.study.tables import (
-    CLAIM,
     bounds_table,
+    claim_of,
     cost_table,
     methods_table,
     pairs_table,
@@ -200,9 +200,7 @@ def compared(frame: pd.DataFrame, question: Question) -> tuple[str, str] | None:
     if question.compare is not None:
         baseline, challenger = question.compare
         return None if _not_yet(frame, question) else (_meant(baseline, names), _meant(challenger, names))
-    if set(CLAIM) <= set(names):
-        return CLAIM
-    return (names[0], names[1]) if len(names) == 2 else None
+    return claim_of(names) or ((names[0], names[1]) if len(names) == 2 else None)
 
 
 def _on_one_front(trained: list[Curve], swept: list[Curve], axes: tuple[str, str]) -> tuple[list[Curve], list[Curve]]:

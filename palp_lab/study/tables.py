@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +20,17 @@ from palp_lab.study.table import Cell, Table
 
 CLAIM = ("ti_db", "palp")
 """What is compared where nothing else is asked for: PALP against its own baseline (arXiv 2401.06105, Table 2)."""
+
+
+def claim_of(curves: Collection[str]) -> tuple[str, str] | None:
+    """`CLAIM` among these curves, or the only two of its methods that have one and the same part or setting in their
+    names."""
+    if set(CLAIM) <= set(curves):
+        return CLAIM
+    ends = [name.removeprefix(CLAIM[0]) for name in curves if name.startswith(f"{CLAIM[0]} · ")]
+    pairs = [(CLAIM[0] + end, CLAIM[1] + end) for end in ends if CLAIM[1] + end in curves]
+    return pairs[0] if len(pairs) == 1 else None
+
 
 MOST_METHODS = 8
 """With more methods the table of all pairs would be longer than anybody reads (ours)."""
@@ -186,7 +197,8 @@ def pairs_table(frame: pd.DataFrame, x: str, y: str, resamples: int, seed: int) 
     if not 3 <= len(names) <= MOST_METHODS:
         return None
     rows: list[tuple[Cell, ...]] = []
-    ranked = sorted(names, key=lambda name: (name == CLAIM[1], name != CLAIM[0], name))
+    first, last = claim_of(names) or CLAIM
+    ranked = sorted(names, key=lambda name: (name == last, name != first, name))
     for baseline, challenger in combinations(ranked, 2):
         pair, how = (frame, baseline, challenger), (resamples, seed)
         end = end_step(*pair, (x, y))

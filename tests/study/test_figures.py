@@ -175,6 +175,9 @@ def test_ticks_are_round_and_within() -> None:
 
 def test_the_claim_s_methods_keep_their_colours() -> None:
     assert styles(["ti_db", "p_plus"])["ti_db"] == styles(["palp", "ti_db"])["ti_db"]
+    assert styles(["ti_db · edits full", "p_plus"])["ti_db · edits full"] == styles(["ti_db"])["ti_db"]
+    twice = styles(["ti_db · shots 1", "ti_db · shots 3", "palp"])
+    assert len({(look.colour, look.mark) for look in twice.values()}) == 3
     many = styles([f"method {i:02d}" for i in range(12)] + ["palp"])
     assert many["palp"].colour == COLOURS[0] and len(many) == 13
     crowd = styles(f"method {i:02d}" for i in range(62))

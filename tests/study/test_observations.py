@@ -46,6 +46,10 @@ def test_a_replaced_part_is_in_the_name_of_the_curve_where_it_is_alone_too(study
     )
     found = study_of(changed, Question(compare=("ti_db", "palp"), resamples=20))
     assert {pair.challenger for pair in found.comparisons} == {name}
+    alike = [replace(result, axes={**result.axes, "edits": "full"}) for result in study]
+    pair = compared(observations(alike), Question())
+    assert pair == ("ti_db · edits full", "palp · edits full"), "the claim's pair, where both have the part"
+    assert compared(frame, Question()) is None, "three curves, and no PALP"
     both = compared(observations([*changed, *study]), Question(compare=("ti_db", "palp")))
     assert both == ("ti_db", "palp"), "the method itself, where it is there"
 
