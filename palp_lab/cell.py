@@ -148,8 +148,8 @@ class Cell:
 
     @property
     def probe(self) -> str:
-        """The sentence of the one-step estimates: the target, else the first that is measured."""
-        return str(self.config.target or self.sentences[0])
+        """The sentence of the one-step estimates: the target, else the dataset's own if measured, else the first."""
+        return str(self.config.target or min(self.sentences, key=lambda text: text != self.dataset.default_target()))
 
     def train(self, loggers: Sequence[Any] = ()) -> Stage:
         """The adapters. Continues an interrupted training from its last checkpoint. A further rank of a distributed

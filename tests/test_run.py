@@ -605,7 +605,9 @@ def test_the_tiny_world_has_a_target_of_its_own(micro_lab: MicroLab, tmp_path: P
         Cell(micro_lab.compose(f"output={tmp_path}", "method=palp", *words)) for words in ((), (f"target='{DEFAULT}'",))
     )
     assert plain.target == plain.config.target == DEFAULT and plain.run == said.run
-    assert Cell(micro_lab.compose(f"output={tmp_path}", "method=ti_db")).config.target is None
+    free = Cell(micro_lab.compose(f"output={tmp_path}", "method=ti_db"))
+    assert free.config.target is None
+    assert free.probe == plain.probe == DEFAULT != free.sentences[0], "one strip shows both"
 
 
 @pytest.mark.parametrize(

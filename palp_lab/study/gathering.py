@@ -60,8 +60,9 @@ Strip = dict[str, dict[int, Path]]
 """Method -> step -> the picture of its one-step estimate."""
 
 
-def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Path], str]], str] | None:
-    """Rows for the strip, and its caption; None without any strip.json (here or in `strip/`) beside the results.
+def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Path], str]], str, list[str]] | None:
+    """Rows for the strip, its caption, and the methods it lacks, since they were read elsewhere; None without any
+    strip.json (here or in `strip/`) beside the results.
 
     Of all concepts and sentences that were probed, the one most methods have; the first by name where several have.
     `strip.json`: {"caption": words, "sentence": prompt, "pictures": {method: {step: path relative to strip.json}}}.
@@ -81,7 +82,7 @@ def strip_rows(results: Sequence[Result]) -> tuple[list[tuple[str, dict[int, Pat
         (words(m) if m != "base" else "base model", pictures[m], looks[m].colour if m in looks else "#4d4d4d")
         for m in order
     ]
-    return rows, caption
+    return rows, caption, [words(m) for m in sorted({m for one, _ in found.values() for m in one} - set(pictures))]
 
 
 def place_of(result: Result) -> tuple[str, str]:

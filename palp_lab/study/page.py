@@ -157,9 +157,10 @@ def _sizing(study: Study) -> str:
     if not found:
         return ""
     plans = ", ".join(f"{one.concepts} concepts with {one.seeds} seed{'s' if one.seeds > 1 else ''}" for one in found)
+    prompts = f"{found[0].prompts} prompt{'s' if found[0].prompts > 1 else ''}"
     return (
         f"How large a study has to be: to find a difference of {number(found[0].difference)} in "
-        f"{label_of(study.axes[1])} with 80 % power, given the spread seen and {found[0].prompts} prompts: {plans}."
+        f"{label_of(study.axes[1])} with 80 % power, given the spread seen and {prompts} per concept: {plans}."
     )
 
 

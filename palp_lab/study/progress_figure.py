@@ -64,15 +64,18 @@ def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
     if not kinds:
         return None
     looks = styles(logs)
-    dashes: dict[str, str] = {}
+    columns = {
+        kind: {method: sorted({name for log in runs for name in _columns(log, kind)}) for method, runs in logs.items()}
+        for kind in kinds
+    }
+    # One loss has the same dashes whoever trains with it and in every plane, and a pair of losses has its own.
+    every = dict.fromkeys(_short(name) for own in columns.values() for name in sorted(set().union(*own.values())))
+    dashes = {short: DASHES[i % len(DASHES)] for i, short in enumerate(every)}
     figure, planes = new_figure(4.6 * len(kinds), 4.2, len(kinds))
     for plane, kind in zip(planes, kinds, strict=True):
         title, logarithmic = KINDS[kind]
-        found = {method: {name for log in runs for name in _columns(log, kind)} for method, runs in logs.items()}
-        every = sorted(set().union(*found.values()))  # one loss has the same dashes whoever trains with it
-        dashes |= {_short(column): DASHES[i % len(DASHES)] for i, column in enumerate(every)}
         for method, runs in logs.items():
-            for column in sorted(found[method]):
+            for column in columns[kind][method]:
                 short = _short(column)
                 _draw_runs(plane, runs, column, looks[method].colour, dashes[short], f"{words(method)}: {short}")
         plane.set_title(title, loc="left", fontsize=12, weight="bold")

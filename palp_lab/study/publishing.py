@@ -62,13 +62,15 @@ def draw(study: Study, title: str) -> tuple[dict[str, bytes], str]:
     blocks = sheet_blocks(study.results, prompts, study.question.series)
     if blocks:
         images["contact_sheet"] = png_of(contact_sheet(prompts, blocks))
-    rows = strip_rows(study.results)
-    if rows is not None:
-        images["strip"] = png_of(strip(*rows))
+    said = ""
+    if (found := strip_rows(study.results)) is not None:
+        rows, caption, missing = found
+        images["strip"] = png_of(strip(rows, caption))
+        said = caption + (f". Not here, since read at another sentence: {', '.join(missing)}." if missing else "")
     training = training_figure(training_logs(study.results, study.question.series))
     if training is not None:
         images["training"] = png(training)
-    return images, rows[1] if rows is not None else ""
+    return images, said
 
 
 def summary(study: Study, open_ends: Gaps) -> dict[str, Any]:

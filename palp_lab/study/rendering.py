@@ -157,7 +157,7 @@ def html(table: Table) -> str:
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.caption)}"><table>'
-        f"<caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<caption><span>{escape(table.caption)}</span></caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 

@@ -10,6 +10,8 @@ import pandas as pd
 from palp_lab.study.headline import LEAST_CONCEPTS
 from palp_lab.study.observations import UNIT, at_usual_knobs, per_unit
 
+PILOT = (8, 3)
+"""Pairs and concepts a spread is estimated from at the least (ours): of two concepts it has one degree of freedom."""
 MOST_CONCEPTS = 2_000
 """No one runs more (ours); beyond it the advice is that the difference is out of reach."""
 

@@ -33,7 +33,7 @@ from palp_lab.study.observations import (
 from palp_lab.study.palette import words
 from palp_lab.study.pareto import directions_for
 from palp_lab.study.result import Result
-from palp_lab.study.sizing import Sizing, paired_differences, sizing, spread, usual_prompts
+from palp_lab.study.sizing import PILOT, Sizing, paired_differences, sizing, spread, usual_prompts
 from palp_lab.study.statistics import (
     Comparison,
     at_the_end,
@@ -230,9 +230,10 @@ def _comparisons(scope: pd.DataFrame, question: Question) -> list[Comparison]:
 
 
 def _sizings(scope: pd.DataFrame, comparisons: Sequence[Comparison], question: Question) -> list[Sizing]:
-    """How many concepts would separate the two compared methods by the difference that was seen, for 1 to 5 seeds."""
+    """How many concepts would separate the two compared methods by the difference that was seen, for 1 to 5 seeds;
+    none from a study so small that its spread is a guess (`PILOT`)."""
     last = at_the_end(comparisons, question.axes).get(question.y)
-    if last is None or last.step is None or last.difference.concepts < 2:
+    if last is None or last.step is None or last.pairs < PILOT[0] or last.difference.concepts < PILOT[1]:
         return []
     differences = paired_differences(scope, last.baseline, last.challenger, last.metric, last.step)
     found, prompts = spread(differences), usual_prompts(differences)

@@ -70,6 +70,11 @@ def test_a_loss_has_the_same_dashes_whoever_trains_with_it() -> None:
     dashes = {str(line.get_label()): line.get_linestyle() for line in plane.lines}
     assert dashes["PALP: reconstruction"] == dashes["TI + DB: reconstruction"] != dashes["PALP: prompt alignment"]
     assert all(float(tick).is_integer() for tick in plane.get_xticks())
+    logs = {f"{loss}/value": steps for loss in ("reconstruction", "prompt_alignment")}
+    both = training_figure({"palp": [{"step": steps, **logs, "cosine/reconstruction~prompt_alignment": steps}]})
+    assert both is not None
+    keys = [line for line in both.legends[0].get_lines() if line.get_label() != "PALP"]
+    assert len(both.axes) == 2 and len(keys) == 3 == len({line.get_linestyle() for line in keys}), "and a pair its own"
 
 
 def test_a_crowd_of_curves_has_names_and_no_numbers() -> None:

@@ -61,9 +61,9 @@ def test_the_strip_shows_one_subject(study: list[Result], tmp_path: Path) -> Non
         (tmp_path / name / "strip.json").write_text(json.dumps(said))
         cells.append(cell)
     found = strip_rows(cells)
-    assert found is not None and [label for label, _, _ in found[0]] == ["TI + DB"]
+    assert found is not None and [label for label, _, _ in found[0]] == ["TI + DB"] and found[2] == ["PALP"]
     found = strip_rows([replace(cell, axes={**cell.axes, "dataset": "tiny"}) for cell in cells])
-    assert found is not None and [label for label, _, _ in found[0]] == ["TI + DB", "PALP"]
+    assert found is not None and [label for label, _, _ in found[0]] == ["TI + DB", "PALP"] and not found[2]
 
 
 def test_the_sheet_shows_the_setting_that_the_tables_hold(study: list[Result], tmp_path: Path) -> None:
