@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from palp_lab.types import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,22 @@ def generate(config: DictConfig) -> None:
     from palp_lab.cell import Cell, adapter_file
     from palp_lab.pictures import write_pictures
     from palp_lab.result_folder import link_all, result_folder, study_folder
+    from palp_lab.study.sweeps import current
     from palp_lab.tracked import send_drawn, tracked, tracked_cell, train_tracked
     from palp_lab.training import as_plain
 
     how, context = config.generate, configured_context(config.generate)
-    paths = [Path(path) for path in config.adapters]
+    first, paths = int(how.first_seed), [Path(path) for path in config.adapters]
+    if first < 0:
+        raise UserError(f"generate.first_seed={first}: must be at least 0")
+    if paths and (job := current()) and "seed" in job.overrides:
+        logger.warning("seed=%s: of trainings, so without effect here; pictures: generate.first_seed", config.seed)
     if not paths:
+        if first:
+            raise UserError(
+                f"generate.first_seed={first}: the pictures of what is trained here begin at seed 0; draw others with "
+                "the saved adapter: adapters=[...]"
+            )
         cell = Cell(config)
         if context is None:
             with tracked_cell(cell) as run:
@@ -117,13 +130,12 @@ def generate(config: DictConfig) -> None:
             name = f"{path.stem}-{knobs['adapter']}-{how_made}" + (f"-in-{Path(context.name).stem}" if context else "")
             folder = study_folder(config) / "generated" / name
             drawn = generate_pictures(
-                adapter.model, personal(adapter), sentences, range(how.seeds), sampling, int(how.batch_size), knobs,
-                context,
+                adapter.model, personal(adapter), sentences, range(first, first + int(how.seeds)), sampling,
+                int(how.batch_size), knobs, context,
             )  # fmt: skip
             written = write_pictures(folder, drawn)
-        with tracked(
-            config, [name, str(how.seeds), *sentences], name, {**as_plain(config), "adapter": str(path)}
-        ) as run:
+        drawn_here = [name, f"{first}+{how.seeds}" if first else str(how.seeds), *sentences]
+        with tracked(config, drawn_here, name, {**as_plain(config), "adapter": str(path)}) as run:
             send_drawn(run, written)
         print(folder)
 

@@ -16,6 +16,7 @@ from palp_lab.pictures import read_pictures
 from palp_lab.saved_adapters import find_adapter, rebuild
 from palp_lab.score import score
 from palp_lab.study.result import load_result
+from palp_lab.study.sweeps import Job
 from palp_lab.types import UserError
 from tests.micro import build
 from tests.micro_lab import MicroLab, micro_lab  # noqa: F401
@@ -135,6 +136,30 @@ def test_each_setting_has_a_folder_that_can_be_scored(
     whole, half = (read_pictures(folders[place])[0] for place in (0, 3))
     assert (whole.knobs["strength"], half.knobs["strength"]) == (1.0, 0.5)
     assert not torch.equal(whole.image, half.image), "half of the adapter draws another picture"
+
+
+def test_the_first_seed_of_a_saved_adapters_pictures_is_chosen(
+    micro_lab: MicroLab,  # noqa: F811
+    micro_path: Path,
+    tmp_path: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [Job(tmp_path, {"seed": "5"})])
+    plain = ("imported.trigger='sks cat'", "generate.steps=1", "generate.seeds=2", "seed=5")
+    for more in ("generate.first_seed=0", "generate.first_seed=2"):
+        generate(compose_verb(micro_lab, "generate", f"adapters=[{kohya_file(micro_path, tmp_path)}]", *plain, more))
+    one, two = (Path(line) for line in capsys.readouterr().out.strip().splitlines())
+    assert one == two, "pictures of other seeds lie beside those of the same setting, to be scored with them"
+    sentence = read_pictures(one)[0].sentence
+    assert sorted(p.seed for p in read_pictures(one) if p.sentence == sentence) == [0, 1, 2, 3]
+    assert "seed=5: of trainings, so without effect here; pictures: generate.first_seed" in caplog.text
+    assert main(["generate", "generate.first_seed=2"]) == 2
+    assert "generate.first_seed=2: the pictures of what is trained here begin at seed 0" in capsys.readouterr().err
+    assert main(["generate", "generate.first_seed=-1", "adapters=[x]"]) == 2
+    assert "generate.first_seed=-1: must be at least 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("trouble", ["torn", "another base"])
