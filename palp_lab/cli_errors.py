@@ -141,14 +141,19 @@ def _no_such_key(key: str, verb: str, overrides: list[str], error: Exception) ->
     rest = [o for o in overrides if not o.lstrip("+~").startswith(key)]
     known = set(_keys(verb, rest, hydra=key.startswith("hydra.")))
     if key in known:
-        cause = error.__cause__
-        return f"{key}: {first_line(str(cause or error))}"
+        why = first_line(str(error.__cause__ or error))
+        if (new := re.match(r"Key '(.+?)' is not in struct", why)) and key.startswith("prompts"):
+            own = "; draw sentences of your own with generate.prompts" if verb == "generate" else ""
+            return f"{key}: there is no {new[1]}; add it: '+{key}.{new[1]}=...'{own}"
+        return f"{key}: {why}"
     if (other := _alias(key)) is not None:
         word, name = key.split(".")[1], other.split(".")[1]
         return f"{key}: {word} is another word for the loss {name}; write {other}"
     if recipe := re.match(r"\w+@(method|study)\.", key):
         chosen = next((word for word in overrides if word.startswith(f"{recipe[1]}=")), f"{recipe[1]}=...")
         return f"{chosen}: its file must have the line '# @package _global_' above its keys"
+    if verb == "generate" and key in ("prompt", "sentence", "sentences"):
+        return f"{key}: no such key; did you mean generate.prompts?"
     group, name, *_ = [*key.split("."), ""]
     folders = [conf_folder(), *own_folders(overrides)]
     used = [one.split(".")[1] for one in sorted(known) if re.fullmatch(r"losses\.\w+", one)]

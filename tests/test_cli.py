@@ -172,6 +172,12 @@ def test_every_example_composes(line: str) -> None:
         (["run", "target=a sketch of {} in Paris"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "target=a", "sketch", "of", "{}", "in", "Paris", "seed=1"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "just_a_word"], "write key=value"),
+        (["generate", 'prompt="a {} by night"'], "prompt: no such key; did you mean generate.prompts?"),
+        (
+            ["generate", 'prompts.groups={mine: ["a {}"]}'],
+            "prompts.groups: there is no mine; add it: '+prompts.groups.mine=...'; draw sentences of your own with "
+            "generate.prompts",
+        ),
         (["run", "device=gpu", "dry_run=true"], "palp-lab: device=gpu: must be auto, cpu, cuda or mps"),
         (["run", "checkpoints=[0]", "dry_run=true"], "checkpoints: 0 is no step; they are counted from 1"),
         (["run", "-m", "--cfg", "job"], "-m runs, --cfg and --info only show"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from palp_lab.adapter import SCHEMA
 from palp_lab.cli import main
-from palp_lab.generate import generate
+from palp_lab.generate import generate, sentences_for
 from palp_lab.model.unet import UNetModel
 from palp_lab.pictures import read_pictures
 from palp_lab.saved_adapters import find_adapter, rebuild
@@ -157,9 +159,42 @@ def test_the_first_seed_of_a_saved_adapters_pictures_is_chosen(
     assert sorted(p.seed for p in read_pictures(one) if p.sentence == sentence) == [0, 1, 2, 3]
     assert "seed=5: of trainings, so without effect here; pictures: generate.first_seed" in caplog.text
     assert main(["generate", "generate.first_seed=2"]) == 2
-    assert "generate.first_seed=2: the pictures of what is trained here begin at seed 0" in capsys.readouterr().err
+    assert "generate.first_seed=2: chooses what a saved adapter draws; name it" in capsys.readouterr().err
     assert main(["generate", "generate.first_seed=-1", "adapters=[x]"]) == 2
     assert "generate.first_seed=-1: must be at least 0" in capsys.readouterr().err
+
+
+def test_a_saved_adapter_draws_sentences_of_ones_own_or_its_target(
+    micro_lab: MicroLab,  # noqa: F811
+    micro_path: Path,
+    tmp_path: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    foreign = kohya_file(micro_path, tmp_path)
+    how = ("imported.trigger='sks cat'", "generate.steps=1", "generate.seeds=1")
+    words = ["a {} on a red sofa", "a sketch, of a {}"]
+    generate(
+        compose_verb(micro_lab, "generate", f"adapters=[{foreign}]", f"generate.prompts={json.dumps(words)}", *how)
+    )
+    drawn = read_pictures(Path(capsys.readouterr().out.strip()))
+    assert sorted(picture.sentence for picture in drawn) == sorted(words)
+
+    def said(*more: str) -> list[str]:
+        config = compose_verb(micro_lab, "generate", "prompts=target", *more)
+        return sentences_for(Path(config.adapters[0]), config)
+
+    about = json.dumps({"target": "a {} in Paris"})
+    save_file({"x": torch.zeros(1)}, tmp_path / "own.safetensors", {"schema": SCHEMA, "about": about})
+    own = f"adapters=[{tmp_path / 'own.safetensors'}]"
+    assert said(own) == ["a {} in Paris"], "what it was tuned for"
+    assert said(own, 'target="a {} at sea"') == ["a {} at sea"]
+    with pytest.raises(UserError, match="there are none, and .* was tuned for no target"):
+        said(f"adapters=[{foreign}]")
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        said(own.replace("own.safetensors", "nowhere"))
+    with pytest.raises(UserError, match=r"generate\.prompts\[1\]: 'a dog' needs exactly one {}"):
+        said(own, 'generate.prompts=["a {}","a dog"]')
 
 
 @pytest.mark.parametrize("trouble", ["torn", "another base"])
