@@ -172,6 +172,9 @@ def test_every_example_composes(line: str) -> None:
         (["run", "target=a sketch of {} in Paris"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "target=a", "sketch", "of", "{}", "in", "Paris", "seed=1"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "just_a_word"], "write key=value"),
+        (["report", "results=a,b"], "results=a,b: a list has brackets: results=[a,b]"),
+        (["report", "compare=ti_db,palp"], "for one text, compare=[ti_db,palp] for a list"),
+        (["report", "results=my study"], "results='my study': must be a list, e.g. 'results=[\"my study\"]'"),
         (["generate", 'prompt="a {} by night"'], "prompt: no such key; did you mean generate.prompts?"),
         (
             ["generate", 'prompts.groups={mine: ["a {}"]}'],
@@ -529,9 +532,14 @@ def test_paths_at_the_top_may_begin_in_the_user_s_own_folder(home: Path) -> None
 
 @pytest.mark.parametrize(
     ("verb", "word", "shown"),
-    [("run", "output=~/x", "output: ~/x"), ("report", "results=[a,~/x y]", "results:\n- a\n- ~/x y\n")],
+    [
+        ("run", "output=~/x", "output: ~/x"),
+        ("report", "results=[a,~/x y]", "results:\n- a\n- ~/x y\n"),
+        ("report", "compare=[ti_db · lr 0.001,ti_db · lr 0.003]", "compare:\n- ti_db · lr 0.001\n- ti_db · lr 0.003\n"),
+        ("generate", "generate.prompts=[{} by night,'a {}, here']", "prompts:\n  - '{} by night'\n  - a {}, here\n"),
+    ],
 )
-def test_the_quoting_shown_for_a_user_s_own_folder_is_accepted(
+def test_the_quoting_shown_for_folders_and_lists_is_accepted(
     home: Path, capsys: pytest.CaptureFixture[str], verb: str, word: str, shown: str
 ) -> None:
     assert main([verb, word]) == 2

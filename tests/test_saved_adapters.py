@@ -189,7 +189,7 @@ def test_a_saved_adapter_draws_sentences_of_ones_own_or_its_target(
     own = f"adapters=[{tmp_path / 'own.safetensors'}]"
     assert said(own) == ["a {} in Paris"], "what it was tuned for"
     assert said(own, 'target="a {} at sea"') == ["a {} at sea"]
-    with pytest.raises(UserError, match="there are none, and .* was tuned for no target"):
+    with pytest.raises(UserError, match=r"there are none, and .* was tuned for no target"):
         said(f"adapters=[{foreign}]")
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         said(own.replace("own.safetensors", "nowhere"))
