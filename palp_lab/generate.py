@@ -21,6 +21,7 @@ from palp_lab.dataset.concept import Concept, check_sentence
 from palp_lab.engine.pictures import check_finite, denoise, in_batches, start, to_uint8
 from palp_lab.model.base import AbstractModel, LatentDistribution, TextCond
 from palp_lab.pictures import Picture, Scalar
+from palp_lab.targets import check_drawing
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def generate(config: DictConfig) -> None:
     from palp_lab.tracked import send_drawn, tracked, tracked_cell, train_tracked
     from palp_lab.training import as_plain
 
+    check_drawing(config)
     how, context = config.generate, configured_context(config.generate)
     first, paths = int(how.first_seed), [Path(path) for path in config.adapters]
     if first < 0:
