@@ -100,14 +100,26 @@ def is_own(path: Path) -> bool:
 
 def read_adapter(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a saved adapter. Raises UserError for a file that is none."""
+    with _opened(path) as (file, about):
+        return {name: file.get_tensor(name) for name in list(file.keys())}, about
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The description of a saved adapter alone. Raises UserError for a file that is none."""
+    with _opened(path) as (_, about):
+        return about
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open file of a saved adapter and its description."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("schema") != SCHEMA:
                 found = header.get("schema")
                 raise UserError(f"{path}: schema is {found!r}, not {SCHEMA}; give an adapter that palp-lab saved")
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, json.loads(header["about"])
+            yield file, json.loads(header["about"])
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable adapter ({error}); give a folder's adapter.safetensors") from error
     except Exception as error:

@@ -55,7 +55,8 @@ def locate(target: str, key: str) -> Any:
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise UserError(f"{key}._target_={target}: there is no module {error.name}") from error
+        where = "" if target.startswith(ALLOWED) else "; is the folder it lies in on PYTHONPATH?"
+        raise UserError(f"{key}._target_={target}: there is no module {error.name}{where}") from error
     except AttributeError as error:
         raise UserError(f"{key}._target_={target}: {module} has no {name}") from error
     ours = isinstance(found, type) and found.__module__.startswith(ALLOWED)

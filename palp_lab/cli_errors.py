@@ -67,7 +67,7 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str | None:
         return _no_yaml(error)
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.+)'", str(error)):
         key, values = several.groups()
-        return f"{key}={values}: several values: add -m to run each, or write '{key}=\"{values}\"' for one text"
+        return _several(key, values, verb)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, overrides)
     if isinstance(error, MissingConfigException):
@@ -106,15 +106,37 @@ def _unreadable(override: str, overrides: list[str]) -> str:
             return f"cannot read {override!r}: quote the sentence: '{said[1]}=\"{' '.join([said[2], *words])}\"'"
     if not equals:
         return f"cannot read {override!r}: write key=value (see palp-lab --help)"
-    if value.startswith("[") and re.search(r"[\[,]\s*~", value):
-        quoted = re.sub(r"(?<=[\[,])\s*(~[^,\]]*)", r'"\1"', value)
-        return f"cannot read {override}: a path that begins with ~ needs two pairs of quotes: '{key}={quoted}'"
-    quoted = value.strip("\"'").replace('"', '\\"')
-    if value.startswith("~"):
-        return f"cannot read {override}: a path that begins with ~ needs two pairs of quotes: '{key}=\"{quoted}\"'"
-    return (
-        f"cannot read {override}: text with braces, commas or brackets needs two pairs of quotes: '{key}=\"{quoted}\"'"
+    what = (
+        "a path that begins with ~" if re.match(r"(\[|\[.*,)?\s*~", value) else "text with braces, commas or brackets"
     )
+    quoted = value.strip("\"'").replace('"', '\\"')
+    right = f"'{key}=\"{quoted}\"'"
+    if (inside := re.fullmatch(r"\[(.*)\]", value)) and not re.search(r"(^|,)\s*(\[|{\s*\w)", inside[1]):  # of texts
+        right = as_list(key, re.findall(r"\"[^\"]*\"|'[^']*'|[^,]+", inside[1]))
+    return f"cannot read {override}: {what} needs two pairs of quotes: {right}"
+
+
+def as_list(key: str, items: Iterable[str]) -> str:
+    """How a list of texts is written in a shell: `key=[a,b]`, or where that could not be read `'key=["a b","c"]'`."""
+    texts = [item.strip().strip("\"'") for item in items]
+    if all(re.fullmatch(r"[\w./+-]+", text) for text in texts):
+        return f"{key}=[{','.join(texts)}]"
+    escaped = (text.replace('"', '\\"') for text in texts)
+    return f"""'{key}=[{",".join(f'"{text}"' for text in escaped)}]'"""
+
+
+def _several(key: str, values: str, verb: str) -> str:
+    """What is said of `key=a,b` without -m: a list has brackets, and what is null may become a list or a text."""
+    from palp_lab.schema import shipped
+
+    kinds: Any = shipped(verb)
+    for part in key.split("."):
+        kinds = kinds.get(part) if isinstance(kinds, Mapping) else None
+    right, kinds = as_list(key, values.split(",")), kinds if isinstance(kinds, frozenset) else frozenset()
+    if "a list" in kinds:
+        return f"{key}={values}: a list has brackets: {right}"
+    lists = f", {right} for a list" if kinds == {"null"} else ""
+    return f"{key}={values}: several values: add -m to run each, or write '{key}=\"{values}\"' for one text{lists}"
 
 
 EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
@@ -141,14 +163,19 @@ def _no_such_key(key: str, verb: str, overrides: list[str], error: Exception) ->
     rest = [o for o in overrides if not o.lstrip("+~").startswith(key)]
     known = set(_keys(verb, rest, hydra=key.startswith("hydra.")))
     if key in known:
-        cause = error.__cause__
-        return f"{key}: {first_line(str(cause or error))}"
+        why = first_line(str(error.__cause__ or error))
+        if (new := re.match(r"Key '(.+?)' is not in struct", why)) and key.startswith("prompts"):
+            own = "; draw sentences of your own with generate.prompts" if verb == "generate" else ""
+            return f"{key}: there is no {new[1]}; add it: '+{key}.{new[1]}=...'{own}"
+        return f"{key}: {why}"
     if (other := _alias(key)) is not None:
         word, name = key.split(".")[1], other.split(".")[1]
         return f"{key}: {word} is another word for the loss {name}; write {other}"
     if recipe := re.match(r"\w+@(method|study)\.", key):
         chosen = next((word for word in overrides if word.startswith(f"{recipe[1]}=")), f"{recipe[1]}=...")
         return f"{chosen}: its file must have the line '# @package _global_' above its keys"
+    if verb == "generate" and key in ("prompt", "sentence", "sentences"):
+        return f"{key}: no such key; did you mean generate.prompts?"
     group, name, *_ = [*key.split("."), ""]
     folders = [conf_folder(), *own_folders(overrides)]
     used = [one.split(".")[1] for one in sorted(known) if re.fullmatch(r"losses\.\w+", one)]

@@ -34,7 +34,7 @@ EXAMPLES = {
     ),
     "generate": (
         "palp-lab generate method=palp 'target=\"a sketch of {} in the snow\"'",
-        "palp-lab generate 'adapters=[outputs/my_cat]' generate.seeds=8 generate.guidance=5",
+        "palp-lab generate 'adapters=[outputs/my_cat]' 'generate.prompts=[\"a {} on the beach\"]' generate.seeds=8",
         "palp-lab generate 'adapters=[outputs/my_cat]' generate.image=sofa.jpg generate.mask=sofa_mask.png",
     ),
     "score": (

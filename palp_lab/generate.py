@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,14 +17,17 @@ from torch import Tensor
 from palp_lab import __version__
 from palp_lab.adapter import Adapter
 from palp_lab.context import Canvas, Context, read_context
-from palp_lab.dataset.concept import Concept
+from palp_lab.dataset.concept import Concept, check_sentence
 from palp_lab.engine.pictures import check_finite, denoise, in_batches, start, to_uint8
 from palp_lab.model.base import AbstractModel, LatentDistribution, TextCond
 from palp_lab.pictures import Picture, Scalar
+from palp_lab.targets import check_drawing
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,27 @@ def described(model: AbstractModel, concept: Concept, adapter: Adapter | None = 
 def generate(config: DictConfig) -> None:
     """Pictures of the configured prompts x seeds: of the adapters that are named, one after the other, or of the one
     this configuration trains, at every step that is kept; into a photo where one is given. Prints the folders."""
-    from palp_lab.build import build
     from palp_lab.cell import Cell, adapter_file
     from palp_lab.pictures import write_pictures
     from palp_lab.result_folder import link_all, result_folder, study_folder
+    from palp_lab.study.sweeps import current
     from palp_lab.tracked import send_drawn, tracked, tracked_cell, train_tracked
     from palp_lab.training import as_plain
 
+    check_drawing(config)
     how, context = config.generate, configured_context(config.generate)
-    paths = [Path(path) for path in config.adapters]
+    first, paths = int(how.first_seed), [Path(path) for path in config.adapters]
+    if first < 0:
+        raise UserError(f"generate.first_seed={first}: must be at least 0")
+    if paths and (job := current()) and "seed" in job.overrides:
+        logger.warning("seed=%s: of trainings, so without effect here; pictures: generate.first_seed", config.seed)
     if not paths:
+        for key in ("prompts", "first_seed"):
+            if how[key]:
+                raise UserError(
+                    f"generate.{key}={how[key]}: chooses what a saved adapter draws; name it: adapters=[...]. What is "
+                    "trained here draws the prompts of prompts=..., from seed 0 on"
+                )
         cell = Cell(config)
         if context is None:
             with tracked_cell(cell) as run:
@@ -107,25 +122,41 @@ def generate(config: DictConfig) -> None:
                     print(folder)
             return
         paths = [adapter_file(cell.train().folder, step) for step in cell.steps]
-    sentences = list(build(config.prompts, "prompts").sentences(config.target))
-    if not sentences:
-        raise UserError("prompts: there are none; give a target, or choose prompts=standard")
     sampling = Sampling(how.scheduler, int(how.steps), float(how.guidance))
-    for path in paths:
+    drawn_from = [(path, sentences_for(path, config)) for path in paths]  # whatever is wrong there, before the first
+    for path, sentences in drawn_from:
         with saved(path, config) as (adapter, knobs):
             how_made = setting(adapter, made_with(adapter.model, sampling, knobs, context))
             name = f"{path.stem}-{knobs['adapter']}-{how_made}" + (f"-in-{Path(context.name).stem}" if context else "")
             folder = study_folder(config) / "generated" / name
             drawn = generate_pictures(
-                adapter.model, personal(adapter), sentences, range(how.seeds), sampling, int(how.batch_size), knobs,
-                context,
+                adapter.model, personal(adapter), sentences, range(first, first + int(how.seeds)), sampling,
+                int(how.batch_size), knobs, context,
             )  # fmt: skip
             written = write_pictures(folder, drawn)
-        with tracked(
-            config, [name, str(how.seeds), *sentences], name, {**as_plain(config), "adapter": str(path)}
-        ) as run:
+        drawn_here = [name, f"{first}+{how.seeds}" if first else str(how.seeds), *sentences]
+        with tracked(config, drawn_here, name, {**as_plain(config), "adapter": str(path)}) as run:
             send_drawn(run, written)
         print(folder)
+
+
+def sentences_for(path: Path, config: DictConfig) -> list[str]:
+    """What a saved adapter is to draw: `generate.prompts`, else the sentences of `prompts`, else the target that its
+    header says it was tuned for. Raises UserError where there is no adapter, or nothing to draw."""
+    from palp_lab.build import build
+    from palp_lab.saved_adapters import target_of_saved
+
+    target = target_of_saved(path)
+    if own := [check_sentence(str(said), f"generate.prompts[{i}]") for i, said in enumerate(config.generate.prompts)]:
+        return list(dict.fromkeys(own))
+    if found := list(build(config.prompts, "prompts").sentences(config.target)):
+        return found
+    if target is None:
+        raise UserError(
+            f"prompts: there are none, and {path} was tuned for no target; give some: "
+            "'generate.prompts=[\"a sketch of a {}\"]', or a target, or prompts=standard"
+        )
+    return [target]
 
 
 def made_with(

@@ -52,11 +52,11 @@ UNREAD = {
     "dataset": {"path", "folder", "root", "cache", "held_out", "masks", "segment", "class_folder", "most_pixels"},
     "prompts": {"path"},
     "trainer": {"save_every", "gallery"},
-    "generate": {"batch_size", "image", "mask", "noise_strength", "paste_back"},
+    "generate": {"batch_size", "image", "mask", "noise_strength", "paste_back", "first_seed", "prompts"},
 }
 """Keys inside those nodes that do not change what comes out: paths (the content is hashed instead), how often
-something is saved or shown, how many pictures share a batch, and the photo that is drawn into, which is no part of a
-cell."""
+something is saved or shown, how many pictures share a batch, and what `generate` draws of saved adapters or into a
+photo, which is no part of a cell."""
 
 
 version = cache(metadata.version)

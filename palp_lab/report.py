@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STUDY = "study_kit"
 """Folder of the human study below the report's."""
 
+TWO = """two methods: compare=[ti_db,palp], or 'compare=["ti_db · optimizer.lr 0.001","palp"]'"""
+
 
 def report(config: DictConfig) -> Path:
     """Read results, answer the question of the configuration, write everything below `folder`; the path of the page.
@@ -139,7 +141,7 @@ def question_of(config: DictConfig) -> Question:
     return Question(
         x=str(config.axes.x),
         y=str(config.axes.y),
-        compare=_pair(config.compare, "compare", "two methods: compare=[ti_db,palp]", str),
+        compare=_pair(config.compare, "compare", TWO, str),
         scope=str(config.scope),
         series=tuple(str(axis) for axis in config.series),
         reference=_pair(config.reference, "reference", "two numbers: reference=[0.4,0.2]", float),

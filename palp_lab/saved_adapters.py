@@ -34,14 +34,10 @@ def open_saved(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any],
     Raises:
         UserError: for what cannot be read or fits no model; one line that names the file.
     """
-    from palp_lab.adapter import is_own, read_adapter
+    from palp_lab.adapter import read_adapter
 
     path = path.expanduser()
-    try:
-        own: Path | None = find_adapter(path)
-    except UserError:
-        own = None
-    if own is not None and is_own(own):
+    if (own := _own(path)) is not None:
         tensors, about = read_adapter(own)
         files = [own]
         adapter = rebuild(about, str(config.device), str(config.dtype))
@@ -56,6 +52,31 @@ def open_saved(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any],
     for file in files:
         digest.update(file.read_bytes())
     return adapter, about, digest.hexdigest()[:16]
+
+
+def target_of_saved(path: Path) -> str | None:
+    """The target that an adapter of ours was tuned for; None where it had none, and for one of another tool. Raises
+    UserError where there is no adapter."""
+    from palp_lab.adapter import read_about
+    from palp_lab.formats.imported import files_of
+
+    path = path.expanduser()
+    if (own := _own(path)) is None:
+        files_of(path)
+        return None
+    target = read_about(own).get("target")
+    return None if target is None else str(target)
+
+
+def _own(path: Path) -> Path | None:
+    """The file of an adapter of ours that a path means, where it means one."""
+    from palp_lab.adapter import is_own
+
+    try:
+        found = find_adapter(path)
+    except UserError:
+        return None
+    return found if is_own(found) else None
 
 
 def _import(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any], dict[str, Any], list[Path]]:

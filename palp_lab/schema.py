@@ -20,7 +20,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from palp_lab.build import check_losses, locate, words_of
-from palp_lab.cli_errors import nearest
+from palp_lab.cli_errors import as_list, nearest
 from palp_lab.composition import conf_folder
 from palp_lab.types import UserError
 
@@ -251,7 +251,7 @@ def _compare_kind(path: str, value: Any, kinds: frozenset[str]) -> None:
     if kind in {"a whole number", "a number"} and "text" in kinds:
         return  # a label may look like a number
     wanted = " or ".join(sorted(kinds - {"null"})) + (" or null" if "null" in kinds else "")
-    fix = f", e.g. {path}=[{value}]" if kinds == {"a list"} and not isinstance(value, Mapping) else ""
+    fix = f", e.g. {as_list(path, [str(value)])}" if kinds == {"a list"} and not isinstance(value, Mapping) else ""
     raise UserError(f"{path}={value!r}: must be {wanted}{fix}")
 
 

@@ -34,6 +34,8 @@ def check_drawing(config: DictConfig) -> None:
     for key in ("seeds", "steps", "batch_size"):
         if int(how[key]) < 1:
             raise UserError(f"generate.{key}={how[key]}: must be at least 1")
+    if how.guidance < 0:
+        raise UserError(f"generate.guidance={how.guidance}: must be at least 0; 1 is no guidance, 0 no prompt")
 
 
 def say_unknown(config: DictConfig, sentences: Iterable[str]) -> None:

@@ -173,6 +173,15 @@ def test_every_example_composes(line: str) -> None:
         (["run", "target=a sketch of {} in Paris"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "target=a", "sketch", "of", "{}", "in", "Paris", "seed=1"], "'target=\"a sketch of {} in Paris\"'"),
         (["run", "just_a_word"], "write key=value"),
+        (["report", "results=a,b"], "results=a,b: a list has brackets: results=[a,b]"),
+        (["report", "compare=ti_db,palp"], "for one text, compare=[ti_db,palp] for a list"),
+        (["report", "results=my study"], "results='my study': must be a list, e.g. 'results=[\"my study\"]'"),
+        (["generate", 'prompt="a {} by night"'], "prompt: no such key; did you mean generate.prompts?"),
+        (
+            ["generate", 'prompts.groups={mine: ["a {}"]}'],
+            "prompts.groups: there is no mine; add it: '+prompts.groups.mine=...'; draw sentences of your own with "
+            "generate.prompts",
+        ),
         (["run", "device=gpu", "dry_run=true"], "palp-lab: device=gpu: must be auto, cpu, cuda or mps"),
         (["run", "checkpoints=[0]", "dry_run=true"], "checkpoints: 0 is no step; they are counted from 1"),
         (["run", "-m", "--cfg", "job"], "-m runs, --cfg and --info only show"),
@@ -542,9 +551,14 @@ def test_paths_at_the_top_may_begin_in_the_user_s_own_folder(home: Path) -> None
 
 @pytest.mark.parametrize(
     ("verb", "word", "shown"),
-    [("run", "output=~/x", "output: ~/x"), ("report", "results=[a,~/x y]", "results:\n- a\n- ~/x y\n")],
+    [
+        ("run", "output=~/x", "output: ~/x"),
+        ("report", "results=[a,~/x y]", "results:\n- a\n- ~/x y\n"),
+        ("report", "compare=[ti_db · lr 0.001,ti_db · lr 0.003]", "compare:\n- ti_db · lr 0.001\n- ti_db · lr 0.003\n"),
+        ("generate", "generate.prompts=[{} by night,'a {}, here']", "prompts:\n  - '{} by night'\n  - a {}, here\n"),
+    ],
 )
-def test_the_quoting_shown_for_a_user_s_own_folder_is_accepted(
+def test_the_quoting_shown_for_folders_and_lists_is_accepted(
     home: Path, capsys: pytest.CaptureFixture[str], verb: str, word: str, shown: str
 ) -> None:
     assert main([verb, word]) == 2

@@ -441,6 +441,12 @@ def test_build_passes_objects_and_explains_wrong_keys() -> None:
         build(OmegaConf.create({"_target_": "palp_lab.nowhere.Nothing"}), "x")
 
 
+def test_a_package_of_ones_own_that_is_not_found_is_looked_for_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALP_LAB_TARGETS", "my_package")
+    with pytest.raises(UserError, match=r"no module my_package; is the folder it lies in on PYTHONPATH\?"):
+        build(OmegaConf.create({"_target_": "my_package.Loss"}), "x")
+
+
 def test_build_lets_a_user_error_through() -> None:
     with pytest.raises(UserError, match="is no number of sampling steps"):
         build(OmegaConf.create({"_target_": "palp_lab.generate.Sampling", "steps": 0}), "x")

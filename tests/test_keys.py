@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from palp_lab import keys
+from palp_lab.composition import compose
+from palp_lab.training import as_plain
 from tests.losses.toy import CONCEPT
 
 CONFIG: dict[str, Any] = {
@@ -69,6 +71,11 @@ def test_a_later_key_that_changes_nothing_leaves_what_was_made_before_found() ->
 
     assert key() == key(lr_scheduler="constant", lr_warmup_steps=0)
     assert len({key(), key(lr_scheduler="linear"), key(lr_scheduler="linear", lr_warmup_steps=5)}) == 3
+
+
+def test_what_generate_alone_reads_is_no_part_of_a_cell() -> None:
+    run, generate = (keys.read_by("pictures", as_plain(compose(verb)))["generate"] for verb in ("run", "generate"))
+    assert run == generate
 
 
 def test_pictures_are_told_apart_by_who_draws_what_and_how() -> None:

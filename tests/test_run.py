@@ -614,6 +614,7 @@ def test_the_tiny_world_has_a_target_of_its_own(micro_lab: MicroLab, tmp_path: P
     ("words", "said"),
     [
         ("generate.seeds=0", "generate.seeds=0: must be at least 1"),
+        ("generate.guidance=-2", "generate.guidance=-2: must be at least 0; 1 is no guidance, 0 no prompt"),
         ("generate.scheduler=plms", "generate.scheduler='plms'"),
         ("target='a sketch in Paris'", "target: 'a sketch in Paris' needs exactly one {}"),
         ("metrics.embedders.clip.path=nowhere", "metrics.embedders.clip: nowhere: no network there"),

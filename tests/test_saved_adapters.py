@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from palp_lab.adapter import SCHEMA
 from palp_lab.cli import main
-from palp_lab.generate import generate
+from palp_lab.generate import generate, sentences_for
 from palp_lab.model.unet import UNetModel
 from palp_lab.pictures import read_pictures
 from palp_lab.saved_adapters import find_adapter, rebuild
 from palp_lab.score import score
 from palp_lab.study.result import load_result
+from palp_lab.study.sweeps import Job
 from palp_lab.types import UserError
 from tests.micro import build
 from tests.micro_lab import MicroLab, micro_lab  # noqa: F401
@@ -135,6 +138,63 @@ def test_each_setting_has_a_folder_that_can_be_scored(
     whole, half = (read_pictures(folders[place])[0] for place in (0, 3))
     assert (whole.knobs["strength"], half.knobs["strength"]) == (1.0, 0.5)
     assert not torch.equal(whole.image, half.image), "half of the adapter draws another picture"
+
+
+def test_the_first_seed_of_a_saved_adapters_pictures_is_chosen(
+    micro_lab: MicroLab,  # noqa: F811
+    micro_path: Path,
+    tmp_path: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("palp_lab.study.sweeps._jobs", [Job(tmp_path, {"seed": "5"})])
+    plain = ("imported.trigger='sks cat'", "generate.steps=1", "generate.seeds=2", "seed=5")
+    for more in ("generate.first_seed=0", "generate.first_seed=2"):
+        generate(compose_verb(micro_lab, "generate", f"adapters=[{kohya_file(micro_path, tmp_path)}]", *plain, more))
+    one, two = (Path(line) for line in capsys.readouterr().out.strip().splitlines())
+    assert one == two, "pictures of other seeds lie beside those of the same setting, to be scored with them"
+    sentence = read_pictures(one)[0].sentence
+    assert sorted(p.seed for p in read_pictures(one) if p.sentence == sentence) == [0, 1, 2, 3]
+    assert "seed=5: of trainings, so without effect here; pictures: generate.first_seed" in caplog.text
+    assert main(["generate", "generate.first_seed=2"]) == 2
+    assert "generate.first_seed=2: chooses what a saved adapter draws; name it" in capsys.readouterr().err
+    assert main(["generate", "generate.first_seed=-1", "adapters=[x]"]) == 2
+    assert "generate.first_seed=-1: must be at least 0" in capsys.readouterr().err
+
+
+def test_a_saved_adapter_draws_sentences_of_ones_own_or_its_target(
+    micro_lab: MicroLab,  # noqa: F811
+    micro_path: Path,
+    tmp_path: Path,
+    output: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    foreign = kohya_file(micro_path, tmp_path)
+    how = ("imported.trigger='sks cat'", "generate.steps=1", "generate.seeds=1")
+    words = ["a {} on a red sofa", "a sketch, of a {}"]
+    generate(
+        compose_verb(micro_lab, "generate", f"adapters=[{foreign}]", f"generate.prompts={json.dumps(words)}", *how)
+    )
+    drawn = read_pictures(Path(capsys.readouterr().out.strip()))
+    assert sorted(picture.sentence for picture in drawn) == sorted(words)
+
+    def said(*more: str) -> list[str]:
+        config = compose_verb(micro_lab, "generate", "prompts=target", *more)
+        return sentences_for(Path(config.adapters[0]), config)
+
+    about = json.dumps({"target": "a {} in Paris"})
+    save_file({"x": torch.zeros(1)}, tmp_path / "own.safetensors", {"schema": SCHEMA, "about": about})
+    own = f"adapters=[{tmp_path / 'own.safetensors'}]"
+    assert said(own) == ["a {} in Paris"], "what it was tuned for"
+    assert said(own, 'target="a {} at sea"') == ["a {} at sea"]
+    with pytest.raises(UserError, match=r"there are none, and .* was tuned for no target"):
+        said(f"adapters=[{foreign}]")
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        said(own.replace("own.safetensors", "nowhere"))
+    with pytest.raises(UserError, match=r"generate\.prompts\[1\]: 'a dog' needs exactly one {}"):
+        said(own, 'generate.prompts=["a {}","a dog"]')
 
 
 @pytest.mark.parametrize("trouble", ["torn", "another base"])

@@ -136,6 +136,10 @@ class Personalizer(lightning.LightningModule):
         ctx = StepContext(self.adapter, passes, self.run_seed, step, self.target)
         logs = step == 0 or (step + 1) % self.settings.log.every == 0 or self._measures(step)
         values = {name: loss(ctx) for name, loss in self.losses.items() if loss.weight or logs}
+        if several := [(name, tuple(value.shape)) for name, value in values.items() if value.dim()]:
+            raise UserError(
+                "losses.{}: must return one number, not a tensor of shape {}; take its mean".format(*several[0])
+            )
         if wrong := not_finite(values, self.trainer.world_size):
             self._stop("losses.{} is {}".format(*wrong))
         total = self._weighted_sum(values)

@@ -41,7 +41,7 @@ class Content:
 def read_contents(path: Path) -> list[Content]:
     """The files a path means: itself, or those of a folder. Raises UserError for what is missing or damaged."""
     contents = []
-    for file, peft in _files(path):
+    for file, peft in files_of(path):
         data, header = read_weights(file)
         if peft is not None and file.parent.name in PARTS:  # text encoders share their layers' names
             data = {f"{file.parent.name}.{key.removeprefix('base_model.model.')}": value for key, value in data.items()}
@@ -82,8 +82,9 @@ def import_adapter(
     return tensors, about
 
 
-def _files(path: Path) -> list[tuple[Path, dict[str, Any] | None]]:
-    """The files of weights, each with the configuration of peft that lies beside it."""
+def files_of(path: Path) -> list[tuple[Path, dict[str, Any] | None]]:
+    """The files of weights that a path means, each with the configuration of peft that lies beside it. Raises UserError
+    where there are none."""
     if path.is_file():
         return [(path, _peft_config(path.parent) if path.name.startswith("adapter_model.") else None)]
     if not path.is_dir():

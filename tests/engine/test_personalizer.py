@@ -245,6 +245,20 @@ def test_a_loss_that_is_nan_stops_in_one_line_and_keeps_the_last_checkpoint(trai
     assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values())
 
 
+class Several(Poison):
+    """A number per row."""
+
+    def __call__(self, ctx: StepContext) -> Tensor:
+        return Reconstruction()(ctx).expand(3)
+
+
+def test_a_loss_that_is_no_single_number_is_named_with_its_shape(train: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"losses\.rows: must return one number, not a tensor of shape \(3,\); take its"
+    ):
+        train({"rows": Several(0)})
+
+
 class Explosion(Poison):
     """Finite itself, with a gradient that is not."""
 
