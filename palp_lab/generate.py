@@ -102,7 +102,7 @@ def generate(config: DictConfig) -> None:
     if first < 0:
         raise UserError(f"generate.first_seed={first}: must be at least 0")
     if paths and (job := current()) and "seed" in job.overrides:
-        logger.warning("seed=%s: of trainings, so without effect here; pictures: generate.first_seed", config.seed)
+        logger.warning("seed=%s has no effect on a saved adapter; generate.first_seed chooses pictures", config.seed)
     if not paths:
         for key in ("prompts", "first_seed"):
             if how[key]:

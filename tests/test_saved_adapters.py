@@ -157,7 +157,7 @@ def test_the_first_seed_of_a_saved_adapters_pictures_is_chosen(
     assert one == two, "pictures of other seeds lie beside those of the same setting, to be scored with them"
     sentence = read_pictures(one)[0].sentence
     assert sorted(p.seed for p in read_pictures(one) if p.sentence == sentence) == [0, 1, 2, 3]
-    assert "seed=5: of trainings, so without effect here; pictures: generate.first_seed" in caplog.text
+    assert "seed=5 has no effect on a saved adapter; generate.first_seed chooses pictures" in caplog.text
     assert main(["generate", "generate.first_seed=2"]) == 2
     assert "generate.first_seed=2: chooses what a saved adapter draws; name it" in capsys.readouterr().err
     assert main(["generate", "generate.first_seed=-1", "adapters=[x]"]) == 2
