@@ -71,7 +71,7 @@ class Cell:
             raise UserError("prompts: there are none to measure; give a target, or choose prompts=standard")
         tokens = build(config.tokens, "tokens")
         check_lengths(self.model, tokens, self.concept, self.sentences, [prompt.text for prompt in self.drift])
-        say_unknown(config, map(self.concept.clean, self.sentences))
+        say_unknown(str(config.labels.model), map(self.concept.clean, self.sentences))
 
     @cached_property
     def train_inputs(self) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from palp_lab.dataset.concept import Concept, check_sentence
 from palp_lab.engine.pictures import check_finite, denoise, in_batches, start, to_uint8
 from palp_lab.model.base import AbstractModel, LatentDistribution, TextCond
 from palp_lab.pictures import Picture, Scalar
-from palp_lab.targets import check_drawing
+from palp_lab.targets import check_drawing, say_unknown
 from palp_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -143,10 +143,18 @@ def generate(config: DictConfig) -> None:
 def sentences_for(path: Path, config: DictConfig) -> list[str]:
     """What a saved adapter is to draw: `generate.prompts`, else the sentences of `prompts`, else the target that its
     header says it was tuned for. Raises UserError where there is no adapter, or nothing to draw."""
-    from palp_lab.build import build
-    from palp_lab.saved_adapters import target_of_saved
+    from palp_lab.saved_adapters import about_saved
 
-    target = target_of_saved(path)
+    about = about_saved(path)
+    sentences = _chosen(config, about.get("target"), path)
+    model = about["model"].get("path", "") if isinstance(about.get("model"), Mapping) else config.labels.model
+    say_unknown(str(model), (said.replace("{}", str(about.get("superclass", ""))) for said in sentences))
+    return sentences
+
+
+def _chosen(config: DictConfig, target: Any, path: Path) -> list[str]:
+    from palp_lab.build import build
+
     if own := [check_sentence(str(said), f"generate.prompts[{i}]") for i, said in enumerate(config.generate.prompts)]:
         return list(dict.fromkeys(own))
     if found := list(build(config.prompts, "prompts").sentences(config.target)):
@@ -156,7 +164,7 @@ def sentences_for(path: Path, config: DictConfig) -> list[str]:
             f"prompts: there are none, and {path} was tuned for no target; give some: "
             "'generate.prompts=[\"a sketch of a {}\"]', or a target, or prompts=standard"
         )
-    return [target]
+    return [str(target)]
 
 
 def made_with(

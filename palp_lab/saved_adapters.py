@@ -54,18 +54,17 @@ def open_saved(path: Path, config: DictConfig) -> tuple[Adapter, dict[str, Any],
     return adapter, about, digest.hexdigest()[:16]
 
 
-def target_of_saved(path: Path) -> str | None:
-    """The target that an adapter of ours was tuned for; None where it had none, and for one of another tool. Raises
-    UserError where there is no adapter."""
+def about_saved(path: Path) -> dict[str, Any]:
+    """What the header of an adapter of ours says; nothing for one of another tool. Raises UserError where there is no
+    adapter."""
     from palp_lab.adapter import read_about
     from palp_lab.formats.imported import files_of
 
     path = path.expanduser()
     if (own := _own(path)) is None:
         files_of(path)
-        return None
-    target = read_about(own).get("target")
-    return None if target is None else str(target)
+        return {}
+    return read_about(own)
 
 
 def _own(path: Path) -> Path | None:

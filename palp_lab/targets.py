@@ -36,19 +36,23 @@ def check_drawing(config: DictConfig) -> None:
             raise UserError(f"generate.{key}={how[key]}: must be at least 1")
     if how.guidance < 0:
         raise UserError(f"generate.guidance={how.guidance}: must be at least 0; 1 is no guidance, 0 no prompt")
+    if not 0 < config.strip.t <= 1:
+        raise UserError(f"strip.t={config.strip.t}: must be above 0 and at most 1, a share of the clock")
+    if config.strip.guidance < 0:
+        raise UserError(f"strip.guidance={config.strip.guidance}: must be at least 0; 1 is no guidance")
 
 
-def say_unknown(config: DictConfig, sentences: Iterable[str]) -> None:
-    """A warning where sentences ask a model of the tiny world for what that world does not have."""
+def say_unknown(model: str, sentences: Iterable[str]) -> None:
+    """A warning where sentences ask a model of the tiny world (by its name) for what that world does not have."""
     from palp_lab.tinyworld.parse import parse
 
-    if not str(config.labels.model).startswith("tiny"):
+    if not model.startswith("tiny"):
         return
     if unknown := dict.fromkeys(word for sentence in sentences for word in parse(sentence).unknown):
         logger.warning(
             "model=%s does not know %s: what these words ask for is neither drawn nor counted (docs/tinyworld.md has "
             "the words it knows)",
-            config.labels.model,
+            model,
             ", ".join(map(repr, unknown)),
         )
 

@@ -507,7 +507,7 @@ def test_a_line_that_fails_does_not_keep_the_others_from_being_trained(
 def test_words_the_tiny_world_does_not_have_are_said(
     model: str, sentence: str, said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    say_unknown(OmegaConf.create({"labels": {"model": model}}), [sentence])  # type: ignore[arg-type]
+    say_unknown(model, [sentence])
     assert (f"model={model} does not know 'paris'" in caplog.text) is said
 
 
@@ -615,6 +615,8 @@ def test_the_tiny_world_has_a_target_of_its_own(micro_lab: MicroLab, tmp_path: P
     [
         ("generate.seeds=0", "generate.seeds=0: must be at least 1"),
         ("generate.guidance=-2", "generate.guidance=-2: must be at least 0; 1 is no guidance, 0 no prompt"),
+        ("strip.guidance=-2", "strip.guidance=-2: must be at least 0; 1 is no guidance"),
+        ("strip.t=0", "strip.t=0: must be above 0 and at most 1, a share of the clock"),
         ("generate.scheduler=plms", "generate.scheduler='plms'"),
         ("target='a sketch in Paris'", "target: 'a sketch in Paris' needs exactly one {}"),
         ("metrics.embedders.clip.path=nowhere", "metrics.embedders.clip: nowhere: no network there"),

@@ -170,6 +170,7 @@ def test_a_saved_adapter_draws_sentences_of_ones_own_or_its_target(
     tmp_path: Path,
     output: Path,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     foreign = kohya_file(micro_path, tmp_path)
     how = ("imported.trigger='sks cat'", "generate.steps=1", "generate.seeds=1")
@@ -184,10 +185,11 @@ def test_a_saved_adapter_draws_sentences_of_ones_own_or_its_target(
         config = compose_verb(micro_lab, "generate", "prompts=target", *more)
         return sentences_for(Path(config.adapters[0]), config)
 
-    about = json.dumps({"target": "a {} in Paris"})
+    about = json.dumps({"target": "a {} in Paris", "superclass": "cat", "model": {"path": "tiny"}})
     save_file({"x": torch.zeros(1)}, tmp_path / "own.safetensors", {"schema": SCHEMA, "about": about})
     own = f"adapters=[{tmp_path / 'own.safetensors'}]"
     assert said(own) == ["a {} in Paris"], "what it was tuned for"
+    assert "model=tiny does not know 'paris'" in caplog.text, "the model its header names"
     assert said(own, 'target="a {} at sea"') == ["a {} at sea"]
     with pytest.raises(UserError, match=r"there are none, and .* was tuned for no target"):
         said(f"adapters=[{foreign}]")

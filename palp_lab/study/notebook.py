@@ -9,9 +9,8 @@ from pathlib import Path
 from palp_lab.study.figure import front_figure, png
 from palp_lab.study.gaps import gaps
 from palp_lab.study.ledger import collect, read_jsonl
-from palp_lab.study.observations import metric_names
 from palp_lab.study.palette import words
-from palp_lab.study.progress_figure import exposure_figure
+from palp_lab.study.progress_figure import exposure_figure, progress_metrics
 from palp_lab.study.rendering import markdown
 from palp_lab.study.result import Result
 from palp_lab.study.rivals import with_bounds
@@ -33,7 +32,7 @@ def results_so_far(ledger: Path, study_name: str, finished: Sequence[Path]) -> l
 
 
 def note(results: Sequence[Result], question: Question, title: str, folder: Path, name: str) -> Path:
-    """Writes `<name>.md`, `<name>.png` (the front) and `<name>_exposure.png`; returns the first.
+    """Writes `<name>.md`, `<name>.png` (the front) and, of two steps or more, `<name>_exposure.png`; returns the first.
 
     However few cells there are, it says how many of each method, and what is missing.
     """
@@ -44,12 +43,12 @@ def note(results: Sequence[Result], question: Question, title: str, folder: Path
     counts = Counter(str(result.axes["method"]) for result in results)
     concepts = len({result.axes["concept"] for result in results})
     cells = ", ".join(f"{words(method)} {count}" for method, count in sorted(counts.items()))
-    x, y = study.axes
-    measured = metric_names(study.scope)
-    progress = [y, *(["elements"] if "elements" in measured and y != "elements" else []), x]
     front = front_figure([*study.curves, *study.knob_curves], study.anchors, study.axes, title)
     write_bytes(folder / f"{name}.png", png(front))
-    write_bytes(folder / f"{name}_exposure.png", png(exposure_figure(study.scope, progress)))
+    pictures = ["", f"![front]({name}.png)", ""]
+    if (exposure := exposure_figure(study.scope, progress_metrics(study.scope, study.axes))) is not None:
+        write_bytes(folder / f"{name}_exposure.png", png(exposure))
+        pictures += [f"![metrics over steps]({name}_exposure.png)", ""]
     tables = [*study.tables, *([comparison_table(study.comparisons)] if study.comparisons else [])]
     lines = [
         f"# {title}", "", f"**{study.headline.verdict}**", "",
@@ -59,7 +58,6 @@ def note(results: Sequence[Result], question: Question, title: str, folder: Path
         *(f"- Left out, as all here were scored under {one}: {len(some)} under {other}." for other, some in others),
         "",
         f"n: {len(results)} cells ({cells}) of {concepts} concept{'' if concepts == 1 else 's'}. "
-        "Written at the end of every sweep from the cells that are there.", "",
-        f"![front]({name}.png)", "", f"![metrics over steps]({name}_exposure.png)", "", markdown(tables),
+        "Written at the end of every sweep from the cells that are there.", *pictures, markdown(tables),
     ]  # fmt: skip
     return write_text(folder / f"{name}.md", "\n".join(lines))

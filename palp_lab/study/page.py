@@ -32,7 +32,7 @@ class Words:
 
 
 def page(study: Study, gaps: Gaps, words_of: Words, images: Mapping[str, bytes], strip_caption: str = "") -> str:
-    """The HTML. `images` are PNGs by name: front, exposure, and optionally contact_sheet, strip, training."""
+    """The HTML. `images` are PNGs by name: front, and optionally exposure, contact_sheet, strip, training."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -105,7 +105,8 @@ def _contents(uris: Mapping[str, str], bounds: bool) -> list[tuple[str, str]]:
     names = {"front": "The front", "bounds": "Bounds", "pictures": "Pictures", "strip": "One-step estimates",
              "numbers": "Numbers", "training": "Training", "gaps": "Not measured",
              "reproduce": "Reproduce"}  # fmt: skip
-    absent = {"bounds": not bounds, "pictures": not uris["contact_sheet"], "strip": not uris["strip"]}
+    absent = {"bounds": not bounds, "pictures": not uris["contact_sheet"], "strip": not uris["strip"],
+              "training": not uris["exposure"] and not uris["training"]}  # fmt: skip
     return [(anchor, name) for anchor, name in names.items() if not absent.get(anchor)]
 
 

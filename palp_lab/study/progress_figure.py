@@ -11,7 +11,7 @@ import pandas as pd
 from palp_lab.study.directions import label_of
 from palp_lab.study.figure import legend_columns, literal, new_figure
 from palp_lab.study.intervals import intervals_of
-from palp_lab.study.observations import at_usual_knobs
+from palp_lab.study.observations import at_usual_knobs, metric_names
 from palp_lab.study.palette import MUTED, styles, words
 
 if TYPE_CHECKING:
@@ -22,12 +22,21 @@ Log = Mapping[str, Sequence[float | None]]
 DASHES = ("-", "--", ":", "-.")
 
 
-def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int = 500, seed: int = 0) -> Figure:
-    """One plane per metric, a line per series over training steps with its 95 % band.
+def progress_metrics(frame: pd.DataFrame, axes: tuple[str, str]) -> list[str]:
+    """What a study is watched by as training goes on: its `axes` (x, y), and the elements found between."""
+    x, y = axes
+    return list(dict.fromkeys([y, *(["elements"] if "elements" in metric_names(frame) else []), x]))
+
+
+def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int = 500, seed: int = 0) -> Figure | None:
+    """One plane per metric, a line per series over training steps with its 95 % band. None where no series was measured
+    at two steps: there is nothing to go along.
 
     Series that differ in an axis only ("ti_db · shots 1", "ti_db · shots 3") share the method's colour, not the dashes.
     """
     rows = at_usual_knobs(frame)
+    if rows.groupby("series")["step"].nunique().max() < 2:
+        return None
     names = sorted(rows["series"].unique())
     looks = styles(name.split(" · ")[0] for name in names)
     figure, planes = new_figure(4.6 * len(metrics), 3.7, len(metrics))

@@ -13,10 +13,9 @@ from palp_lab.study.drawing import png_of
 from palp_lab.study.figure import front_figure, png
 from palp_lab.study.gaps import Gaps, gaps
 from palp_lab.study.gathering import sheet_blocks, sheet_prompts, strip_rows, training_logs
-from palp_lab.study.observations import metric_names
 from palp_lab.study.page import Words, page
 from palp_lab.study.palette import words
-from palp_lab.study.progress_figure import exposure_figure, training_figure
+from palp_lab.study.progress_figure import exposure_figure, progress_metrics, training_figure
 from palp_lab.study.rendering import latex, markdown, tidy_csv
 from palp_lab.study.study import Study
 from palp_lab.study.tables import comparison_table
@@ -28,8 +27,9 @@ SUMMARY_SCHEMA = "palp_lab.summary/1"
 def publish(study: Study, words_of: Words, folder: Path) -> dict[str, Path]:
     """Write everything a study has to show into `folder` and return the files by name.
 
-    front.png, exposure.png, tables.{md,tex,csv}, summary.json and report.html always; comparison.{md,tex,csv} where two
-    methods were compared; contact_sheet.png, strip.png and training.png where their material lies beside the results.
+    front.png, tables.{md,tex,csv}, summary.json and report.html always; exposure.png where a series has two steps;
+    comparison.{md,tex,csv} where two methods were compared; contact_sheet.png, strip.png and training.png where their
+    material lies beside the results.
     """
     images, caption = draw(study, words_of.title)
     compared = {name.split(" · ")[0] for one in study.comparisons[:1] for name in (one.baseline, one.challenger)}
@@ -51,13 +51,9 @@ def publish(study: Study, words_of: Words, folder: Path) -> dict[str, Path]:
 def draw(study: Study, title: str) -> tuple[dict[str, bytes], str]:
     """All pictures as PNG by name, and the caption of the strip (empty where there is no strip)."""
     curves = [*study.curves, *study.knob_curves]
-    x, y = study.axes
-    measured = metric_names(study.scope)
-    progress = [y, *(["elements"] if "elements" in measured and y != "elements" else []), x]
-    images = {
-        "front": png(front_figure(curves, study.anchors, study.axes, title)),
-        "exposure": png(exposure_figure(study.scope, progress)),
-    }
+    images = {"front": png(front_figure(curves, study.anchors, study.axes, title))}
+    if (exposure := exposure_figure(study.scope, progress_metrics(study.scope, study.axes))) is not None:
+        images["exposure"] = png(exposure)
     prompts = sheet_prompts(study.results)
     blocks = sheet_blocks(study.results, prompts, study.question.series)
     if blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from palp_lab.dataset.concept import Concept
 from palp_lab.model.base import AbstractModel, TextCond, Words
 from palp_lab.types import Capability, UserError
+
+logger = logging.getLogger(__name__)
 
 
 class AbstractTokens(nn.Module):
@@ -81,10 +84,21 @@ def check_phrase(phrase: str, concept: Concept, **more: str) -> None:
 
 
 def start_vectors(model: AbstractModel, concept: Concept, init_token: str | None) -> tuple[Tensor, ...]:
-    """The vocabulary's vectors [pieces d] of the word that training starts from, one tensor per text encoder."""
+    """The vocabulary's vectors [pieces d] of the word that training starts from, one tensor per text encoder.
+
+    The methods start from the last piece alone, which is said where `init_token` has more: of "corgi dog" and of
+    "ktn", spelt letter by letter, something else remains than was asked for.
+    """
     word = init_token or concept.superclass
     if not word.strip():
         raise UserError("tokens.init_token: no word to start from; set it, or dataset.superclass")
+    if init_token and len(found := max(model.pieces(word), key=len)) > 1:
+        logger.warning(
+            "tokens.init_token=%s: %d pieces to this text encoder, and only the last is started from; a word of one "
+            "piece says what you mean",
+            word,
+            len(found),
+        )
     return model.word_vectors(word)
 
 

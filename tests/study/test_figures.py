@@ -12,7 +12,7 @@ from palp_lab.study.figure import front_figure, legend_columns, literal, png
 from palp_lab.study.intervals import Interval
 from palp_lab.study.observations import observations
 from palp_lab.study.palette import COLOURS, MARKS, styles, words
-from palp_lab.study.progress_figure import exposure_figure, kind_of, training_figure
+from palp_lab.study.progress_figure import exposure_figure, kind_of, progress_metrics, training_figure
 from palp_lab.study.result import Result
 from palp_lab.study.scale import scale_over
 from palp_lab.study.study import Question, study_of
@@ -194,16 +194,27 @@ def test_exposure_draws_a_line_per_series_and_metric(study: list[Result]) -> Non
     cells = [r for r in study if r.axes["method"] == "ti_db"]
     shots = [replace(r, axes={**r.axes, "shots": n}) for n, r in zip((1, 3) * 3, cells, strict=True)]
     figure = exposure_figure(observations(shots, ["shots"]), ["text_alignment", "elements"], resamples=20)
+    assert figure is not None
     for plane in figure.axes:
         assert [line.get_label() for line in plane.lines] == ["TI + DB · shots 1", "TI + DB · shots 3"]
         assert {line.get_color() for line in plane.lines} == {COLOURS[1]}
         assert len({line.get_linestyle() for line in plane.lines}) == 2
 
 
+def test_one_step_is_no_exposure(study: list[Result]) -> None:
+    rows = observations(study)
+    last = rows[rows["step"] == rows["step"].max()]
+    assert exposure_figure(last, ["elements"], resamples=20) is None
+    names = progress_metrics(rows, ("identity", "text_alignment")), progress_metrics(rows, ("elements", "identity"))
+    assert names == (["text_alignment", "elements", "identity"], ["identity", "elements"])
+
+
 @pytest.mark.parametrize(("value", "beyond"), [(1.0, False), (0.999, False), (1.2, True)])
 def test_an_axis_of_shares_ends_at_one(study: list[Result], value: float, beyond: bool) -> None:
     rows = observations(study).assign(elements=value)
-    top = exposure_figure(rows, ["elements"], resamples=20).axes[0].get_ylim()[1]
+    figure = exposure_figure(rows, ["elements"], resamples=20)
+    assert figure is not None
+    top = figure.axes[0].get_ylim()[1]
     assert top > 1.05 if beyond else value < top < 1.01
 
 

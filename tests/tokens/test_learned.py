@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from palp_lab.model.unet import UNetModel
@@ -37,9 +38,15 @@ def test_several_vectors_are_copies_on_neighbouring_positions(micro: UNetModel) 
     torch.testing.assert_close(tokens.encode([PROMPT]).tokens, expected, rtol=0, atol=0)
 
 
-def test_a_start_word_of_several_pieces_gives_its_last(micro: UNetModel) -> None:
+def test_a_start_word_of_several_pieces_gives_its_last_and_says_so(
+    micro: UNetModel, caplog: pytest.LogCaptureFixture
+) -> None:
     tokens = bound(micro, init_token="qwxz")
     assert torch.equal(tokens.vectors[0].detach(), micro.word_vectors("qwxz")[0][-1:])
+    assert "tokens.init_token=qwxz: 4 pieces" in caplog.text
+    caplog.clear()
+    bound(micro, init_token="dog"), bound(micro)
+    assert not caplog.text
 
 
 def test_no_word_to_start_from_is_an_error(micro: UNetModel) -> None:
