@@ -1,4 +1,4 @@
-"""The contact sheet: methods down, prompts across, the training photos at the left; and the strip over steps."""
+"""The contact sheet: the training photos, below them methods down and prompts across; and the strip over steps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from palp_lab.study.drawing import INK, MUTED, PAPER, put_picture, put_text
+from palp_lab.study.drawing import INK, MUTED, PAPER, put_picture, put_text, wrapped
 
 EDGE = 128
 """Edge of a picture on the sheet, in pixels: the tiny world's 64 at 2× (ours)."""
-GAP, SPACE, LABEL, PHOTOS, HEAD = 4, 14, 150, 128, 76
+GAP, SPACE, LABEL, HEAD, LINE = 4, 14, 150, 76, 19
+PHOTOS = 6
+"""Training photos shown of a concept: as many as personalization speaks of (ours)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """One concept: a heading, its training photos, its rows."""
+    """One concept: a heading, its training photos in a row of their own, its rows."""
 
     heading: str
     photos: tuple[Path, ...]
@@ -37,18 +39,16 @@ class Block:
 def contact_sheet(prompts: Sequence[str], blocks: Sequence[Block], per_cell: int = 2) -> Image.Image:
     """Draw the sheet. Every row has one entry per prompt, with up to `per_cell` pictures each."""
     cell = per_cell * EDGE + (per_cell - 1) * GAP
-    photos = PHOTOS + SPACE if any(block.photos for block in blocks) else 0
-    left = SPACE + photos + LABEL
-    width = left + len(prompts) * (cell + SPACE)
-    heights = [_block_height(block) for block in blocks]
-    sheet = Image.new("RGB", (width, HEAD + sum(heights) + SPACE), PAPER)
-    if photos:
-        put_text(sheet, "training photos", SPACE, 14, PHOTOS, 12, MUTED)
-    for i, prompt in enumerate(prompts):
-        put_text(sheet, prompt.replace("{}", "[…]"), left + i * (cell + SPACE), 14, cell, 14, INK, bold=True)
-    top = HEAD
+    left = SPACE + LABEL
+    photos = max((len(block.photos[:PHOTOS]) for block in blocks), default=0)
+    width = left + max(len(prompts) * (cell + SPACE), photos * (EDGE + GAP) - GAP + SPACE)
+    said = [prompt.replace("{}", "[…]") for prompt in prompts]
+    words = LINE * max((len(wrapped(prompt, cell, 14, bold=True)) for prompt in said), default=0) + SPACE
+    heights = [_block_height(block, words) for block in blocks]
+    sheet = Image.new("RGB", (width, SPACE + sum(heights)), PAPER)
+    top = SPACE
     for block, height in zip(blocks, heights, strict=True):
-        _draw_block(sheet, block, top, left, cell, per_cell, len(prompts))
+        _draw_block(sheet, block, said, top, left, cell, per_cell, words)
         top += height
     return sheet
 
@@ -81,23 +81,30 @@ def strip(rows: Sequence[tuple[str, dict[int, Path], str]], caption: str) -> Ima
     return sheet
 
 
-def _block_height(block: Block) -> int:
-    rows = max(len(block.rows), len(block.photos[:4]))
-    return 34 + rows * (EDGE + SPACE) + SPACE
+def _block_height(block: Block, words: int) -> int:
+    return 34 + (len(block.rows) + bool(block.photos)) * (EDGE + SPACE) + words + SPACE
 
 
-def _draw_block(sheet: Image.Image, block: Block, top: int, left: int, cell: int, per_cell: int, prompts: int) -> None:
+def _draw_block(
+    sheet: Image.Image, block: Block, prompts: Sequence[str], top: int, left: int, cell: int, per_cell: int, words: int
+) -> None:
     draw = ImageDraw.Draw(sheet)
     draw.line((SPACE, top, sheet.width - SPACE, top), fill="#d9dde1", width=1)
     put_text(sheet, block.heading, SPACE, top + 8, sheet.width - 2 * SPACE, 14, INK, bold=True)
     top += 34
-    for i, photo in enumerate(block.photos[:4]):
-        put_picture(sheet, photo, SPACE, top + i * (EDGE + SPACE), EDGE)
+    if block.photos:
+        put_text(sheet, "training photos", SPACE, top + 6, LABEL - SPACE, 14, MUTED, bold=True)
+        for i, photo in enumerate(block.photos[:PHOTOS]):
+            put_picture(sheet, photo, left + i * (EDGE + GAP), top, EDGE)
+        top += EDGE + SPACE
+    for i, prompt in enumerate(prompts):
+        put_text(sheet, prompt, left + i * (cell + SPACE), top, cell, 14, INK, bold=True)
+    top += words
     for i, row in enumerate(block.rows):
         y = top + i * (EDGE + SPACE)
         below = put_text(sheet, row.label, left - LABEL, y + 6, LABEL - SPACE, 14, row.accent, bold=True)
         put_text(sheet, row.note, left - LABEL, below + 3, LABEL - SPACE, 11, MUTED)
-        for j in range(prompts):
+        for j in range(len(prompts)):
             pictures: tuple[Path | None, ...] = row.pictures[j][:per_cell] or (None,)
             for k, picture in enumerate(pictures):
                 put_picture(sheet, picture, left + j * (cell + SPACE) + k * (EDGE + GAP), y, EDGE)

@@ -34,6 +34,18 @@ def test_every_picture_of_the_sheet_is_there_at_twice_its_size(tmp_path: Path) -
     assert count(sheet, (empty[0], empty[1], empty[2])) > EDGE**2, "a missing and an empty field are drawn as such"
 
 
+def test_photos_have_a_row_of_their_own_as_wide_as_it_must_be(tmp_path: Path) -> None:
+    red, blue = picture(tmp_path / "red.png", "red"), picture(tmp_path / "blue.png", "blue")
+    rows = (Row("one", "", ((red, red),)),)
+    sheet = contact_sheet(["a {}"], [Block("cat", (blue,) * 7, rows)])
+    assert count(sheet, (0, 0, 255)) == 6 * EDGE**2 and count(sheet, (255, 0, 0)) == 2 * EDGE**2
+    pixels = np.asarray(sheet)
+    lowest = np.flatnonzero((pixels == (0, 0, 255)).all(-1).any(1)).max()
+    assert lowest < np.flatnonzero((pixels == (255, 0, 0)).all(-1).any(1)).min(), "no photo beside a method"
+    bare = contact_sheet(["a {}"], [Block("cat", (), rows)])
+    assert bare.width < sheet.width and bare.height < sheet.height
+
+
 def test_small_pictures_keep_hard_pixels_and_large_ones_are_cropped(tmp_path: Path) -> None:
     checks = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype("uint8")).convert("RGB")
     checks.save(tmp_path / "checks.png")

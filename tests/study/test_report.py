@@ -168,14 +168,14 @@ def test_a_page_speaks_only_of_what_it_shows(study_folder: Path, tmp_path: Path)
         save_result(replace(cell, bounds=(), records=records), tmp_path / "bare" / cell.run / "result.json")
         shutil.copytree(cell.folder / "images", tmp_path / "bare" / cell.run / "images")
     text = report(configured([tmp_path / "bare"], tmp_path / "out")).read_text(encoding="utf-8")
-    for said in ("Stars are", 'id="bounds"', "Training photos at the left", "tuned for"):
+    for said in ("Stars are", 'id="bounds"', "The training photos first", "tuned for"):
         assert said not in text, said
     assert "One column per prompt" in text
     whole = report(configured([study_folder], tmp_path / "whole")).read_text(encoding="utf-8")
-    for said in ("Stars are", 'id="bounds"', "Training photos at the left; one column", "tuned for"):
+    for said in ("Stars are", 'id="bounds"', "The training photos first. One column", "tuned for"):
         assert said in whole, said
-    sizes = [Image.open(tmp_path / name / "synthetic" / "contact_sheet.png").width for name in ("out", "whole")]
-    assert sizes[0] < sizes[1], "no column of photos"
+    sizes = [Image.open(tmp_path / name / "synthetic" / "contact_sheet.png").height for name in ("out", "whole")]
+    assert sizes[0] < sizes[1], "no row of photos"
 
 
 @pytest.mark.slow
