@@ -633,6 +633,42 @@ def level_0() -> str:
     return markdown(heads, rows)
 
 
+EXPOSURES = {4: (200, 500), 32: (25, 50, 200, 500)}
+"""Steps at which part 0 is read, by batch size: 25 of 32 pictures are as many as 200 of 4."""
+
+
+def large_batch() -> str:
+    """Part 0 at both batch sizes, by the pictures that a training has seen."""
+    heads, rows = ("text alignment", "elements found", "style", "place", "accessory in its colour", "identity"), []
+    for arm, shots in product(("TI + DB", "DreamBooth"), (1, 3)):
+        for batch, steps in EXPOSURES.items():
+            where = replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, batch))
+            if have({arm: arm}, where):
+                rows += [
+                    [arm, str(shots), f"{step} × {batch}", str(step * batch), *means(arm, heads, where, 2, step)]
+                    for step in steps
+                ]
+    return markdown(("method", "photos", "steps × batch", "pictures seen", *heads), rows)
+
+
+def level_batch() -> str:
+    """Batch 32 minus batch 4: after as many steps, and at equal identity along both curves."""
+    rows = []
+    for arm, shots in product(("TI + DB", "DreamBooth"), (1, 3)):
+        small, large = (
+            rows_of((arm,), replace(EIGHT, concepts=FIRST, shots=shots, exposure=(500, batch))) for batch in EXPOSURES
+        )
+        both = pd.concat([small.assign(series="small"), large.assign(series="large")])
+        if large.empty:
+            continue
+        ended = [compare_at_step(both, "small", "large", metric, 500) for metric in (TEXT, WORN, IDENTITY)]
+        level = compare_at_equal(both, "small", "large", TEXT, IDENTITY)
+        cells = [*map(difference, ended), difference(level), chance(level), str(level.pairs if level else 0)]
+        rows.append([arm, str(shots), *cells])
+    heads = ("batch 32 minus 4", "photos", "text alignment", "accessory in its colour", "identity")
+    return markdown((*heads, "text at equal identity", "p", "pairs there"), rows)
+
+
 def gradients() -> str:
     """Between the term and reconstruction, at the parameters, as the trainings of the store logged them."""
     with (HERE / "gradients.csv").open(encoding="utf-8", newline="") as file:
@@ -714,6 +750,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "c": dial,
     "c_turns": turns,
     "0": exposure,
+    "0_batch": large_batch,
+    "level_batch": level_batch,
     "level_0": level_0,
 }
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Log = Mapping[str, Sequence[float | None]]
-DASHES = ("-", "--", ":", "-.")
+Dash = str | tuple[int, tuple[int, ...]]
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 3)))
 
 
 def progress_metrics(frame: pd.DataFrame, axes: tuple[str, str]) -> list[str]:
@@ -52,7 +53,8 @@ def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int 
         _stay_below_one(plane, rows[metric])
         _label_steps(plane)
     handles, labels = planes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, max(1, len(labels))), frameon=False)
+    columns = legend_columns(list(map(str, labels)), figure.get_figwidth(), most=5)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
     return figure
 
 
@@ -97,7 +99,7 @@ def training_figure(logs: Mapping[str, Sequence[Log]]) -> Figure | None:
     return figure
 
 
-def _add_legend(figure: Figure, colours: Mapping[str, str], dashes: Mapping[str, str]) -> None:
+def _add_legend(figure: Figure, colours: Mapping[str, str], dashes: Mapping[str, Dash]) -> None:
     """Methods by colour, then losses, and pairs of them, by dashes, below all planes."""
     from matplotlib.lines import Line2D
 
@@ -144,7 +146,7 @@ def _short(column: str) -> str:
     return name.replace("_", " ").replace("~", " and ")
 
 
-def _draw_runs(plane: Plane, runs: Sequence[Log], column: str, colour: str, dash: str, label: str) -> None:
+def _draw_runs(plane: Plane, runs: Sequence[Log], column: str, colour: str, dash: Dash, label: str) -> None:
     lines = []
     for log in runs:
         pairs = [(s, v) for s, v in zip(log.get("step", ()), log.get(column, ()), strict=False) if None not in (s, v)]
@@ -165,7 +167,7 @@ def _draw_line(
     label: str,
     colour: str,
     mark: str,
-    dash: str,
+    dash: Dash,
     resamples: int,
     seed: int,
 ) -> None:

@@ -201,6 +201,19 @@ def test_exposure_draws_a_line_per_series_and_metric(study: list[Result]) -> Non
         assert len({line.get_linestyle() for line in plane.lines}) == 2
 
 
+def test_six_settings_of_one_method_have_dashes_of_their_own_and_a_legend_that_fits(study: list[Result]) -> None:
+    cells = [r for r in study if r.axes["method"] == "ti_db"]
+    shots = [replace(r, axes={**r.axes, "photos of the subject": n}) for n, r in enumerate(cells)]
+    rows = observations(shots, ["photos of the subject"])
+    figure = exposure_figure(rows, ["text_alignment", "elements"], resamples=20)
+    assert figure is not None and len(cells) == 6
+    dashes = {str(line._unscaled_dash_pattern) for line in figure.axes[0].lines}  # type: ignore[attr-defined]
+    assert len(dashes) == 6
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x0 >= 0 and legend.get_window_extent().x1 <= figure.bbox.width
+
+
 def test_one_step_is_no_exposure(study: list[Result]) -> None:
     rows = observations(study)
     last = rows[rows["step"] == rows["step"].max()]
