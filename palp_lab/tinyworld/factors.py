@@ -7,7 +7,7 @@ import numpy as np
 SIZE = 64
 """Side of a picture in pixels."""
 
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 """Raised whenever a pixel or a caption of the world changes."""
 
 CLASSES = ["cat", "dog", "rabbit", "bear", "bird", "fish", "turtle", "robot", "teapot", "car"]

@@ -103,11 +103,29 @@ LIMITS = {
 }
 
 
+CHANGED = {2: "other coats", 3: "clearer accessories in oil paintings"}
+"""What each version of the world draws otherwise than the one before it."""
+
+
 def _older(segments: list[dict]) -> str:
     """Says where the last training saw an earlier version of the world than this one draws."""
     seen = segments[-1].get("world", 1) if segments else WORLD_VERSION
-    now = f" Trained last on version {seen} of the world, which is at version {WORLD_VERSION} now: other coats."
-    return "" if seen == WORLD_VERSION else now
+    changed = [what for version, what in CHANGED.items() if version > seen]
+    said = f" Trained last on version {seen} of the world, which is at version {WORLD_VERSION} now: "
+    return said + ", ".join(changed) + "." if changed else ""
+
+
+def by_style(found: dict[str, dict[str, float]]) -> list[str]:
+    """What is read of real renders of one subject in full view, a row per style."""
+    if not found:
+        return []
+    heads = [name.rstrip("_") for name in next(iter(found.values()))]
+    lines = ["", "Real renders by style: one subject in full view that wears or holds one thing, 200 pictures with"]
+    lines += ["each thing; whether it is seen, whatever its colour.", ""]
+    lines += [f"| drawn as | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for style, row in found.items():
+        lines.append(f"| {style} | {' | '.join(f'{share:.3f}' for share in row.values())} |")
+    return lines
 
 
 def training(segments: list[dict]) -> str:
@@ -148,6 +166,7 @@ def table(name: str, scores: dict[str, Any]) -> list[str]:
         for factor, row in found.items():
             right = "not measured" if row["all"] is None else f"{row['all']:.3f}"
             lines.append(f"| {factor} | {right} | {row['n']} |")
+        lines += by_style(scores.get("reader_by_style", {}))
         real = scores.get("true_renders")
         if real:
             lines += ["", f"True renders of {real['pictures']} prompts never seen in training: what the generators are"]

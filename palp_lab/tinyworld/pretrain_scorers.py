@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from palp_lab.metrics.reader import ElementReader
+from palp_lab.tinyworld.factors import ACCESSORIES, CLASSES, COLOUR_NAMES, PLACES, STYLES
+from palp_lab.tinyworld.identity import sample_identity
 from palp_lab.tinyworld.oracle import LABELS
 from palp_lab.tinyworld.pretrain_autoencoder import to_pixels
 from palp_lab.tinyworld.pretrain_clip import Matching, eight_captions
@@ -17,6 +20,8 @@ from palp_lab.tinyworld.pretrain_loop import AbstractTask, load_averaged
 from palp_lab.tinyworld.pretrain_reader import UNSEEN, Reading, Recognition, label_table, start_from
 from palp_lab.tinyworld.pretrain_stages import SETS, load_shipped, open_set, shipped_segments
 from palp_lab.tinyworld.pretrain_text import build_tokenizer, encode_captions
+from palp_lab.tinyworld.render import render
+from palp_lab.tinyworld.scene import Scene
 from palp_lab.tinyworld.sets import scene_of
 
 TaskT = TypeVar("TaskT", bound=AbstractTask)
@@ -93,6 +98,33 @@ def reader_accuracy(reader: ElementReader, images: np.ndarray, labels: dict[str,
     return out
 
 
+def read_by_style(reader: ElementReader, each: int = 200) -> dict[str, dict[str, float | None]]:
+    """Per style the share of right readings of what it shows, in real renders of one subject in full view: style,
+    place, class, and every accessory (the thing, whatever its colour) in ``each`` pictures."""
+    found: dict[str, dict[str, float | None]] = {}
+    for style in STYLES:
+        scenes = list(_wearing(style, each))
+        pictures = torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2)
+        words = reader.words(pictures)
+        truth = [{"style": style, "place": s.place, "class_": s.subjects[0].superclass} for s in scenes]
+        found[style] = {
+            name: _mean(np.asarray([words[name][i] == one[name] for i, one in enumerate(truth)]))
+            for name in ("style", "place", "class_")
+        }
+        for name in ACCESSORIES:
+            worn = [i for i, scene in enumerate(scenes) if scene.accessories[0][0] == name]
+            found[style][name] = _mean(np.asarray([words[name][i] != "none" for i in worn]))
+    return found
+
+
+def _wearing(style: str, each: int) -> Iterator[Scene]:
+    """Held-out individuals in full view in one style, ``each`` with every accessory; places and colours in turn."""
+    for i in range(each * len(ACCESSORIES)):
+        name, kind = ACCESSORIES[i % len(ACCESSORIES)], CLASSES[i // len(ACCESSORIES) % len(CLASSES)]
+        worn = ((name, COLOUR_NAMES[i // 7 % len(COLOUR_NAMES)]),)
+        yield Scene((sample_identity(kind, i, "heldout"),), style, PLACES[i // 11 % len(PLACES)], worn, seed=i)
+
+
 def _mean(values: np.ndarray) -> float | None:
     return round(float(values.mean()), 4) if len(values) else None
 
@@ -147,5 +179,5 @@ def identity_retrieval(task: Recognition, images: np.ndarray, identities: np.nda
 
 __all__ = [
     "SETS", "build_clip_task", "build_identity_task", "build_reader_task", "clip_choice", "identity_retrieval",
-    "reader_accuracy", "unit",
+    "read_by_style", "reader_accuracy", "unit",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from palp_lab.tinyworld.pretrain_scorers import (
     build_reader_task,
     clip_choice,
     identity_retrieval,
+    read_by_style,
     reader_accuracy,
 )  # fmt: skip
 from palp_lab.tinyworld.pretrain_ship import FLOWS, PIPELINES, trained_stage
@@ -65,6 +66,7 @@ def evaluate(folder: Path, prompts: int = 0, clip_rows: int = 1000, reader_rows:
     reader = reading.reader.eval()
     rows = slice(0, min(reader_rows, len(held)))
     note("reader", reader_accuracy(reader, held.images[rows], {k: v[rows] for k, v in held.labels.items()}))
+    note("reader_by_style", read_by_style(reader))
     note("true_renders", read_true_renders(reader, prompts))
     for name, stage in PIPELINES.items():
         if trained_stage(folder, stage):

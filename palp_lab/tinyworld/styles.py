@@ -85,7 +85,7 @@ def blueprint(c: Canvas, rng: np.random.Generator) -> np.ndarray:
 
 
 def oil_painting(c: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """Warm, dark, brushy paint inside a golden frame."""
+    """Warm, dark, brushy paint inside a golden frame. What is worn or held is small and painted with a finer brush."""
     a, b = noise(rng, 9), noise(rng, 9)
     rows = np.clip((Y + 1.5 * a).astype(np.intp), 0, SIZE - 1)
     columns = np.clip((X + 1.5 * b).astype(np.intp), 0, SIZE - 1)
@@ -93,6 +93,8 @@ def oil_painting(c: Canvas, rng: np.random.Generator) -> np.ndarray:
     out = 0.4 * out + 0.6 * blur(out)
     out = out * (1.02 + 0.12 * a + 0.06 * b)[..., None]
     out = (out * 0.92 + 0.05) * rgb(255, 234, 196) * (1.06 - 0.22 * _VIGNETTE)
+    if c.worn is not None:
+        out = out + 0.9 * c.worn[..., None] * (c.rgb - out)
     frame = np.clip(4.6 - _EDGE, 0.0, 1.0)[..., None]
     gold = rgb(196, 148, 62) * (0.75 + 0.5 * np.clip(1.0 - np.abs(_EDGE - 2.0) / 2.5, 0.0, 1.0))[..., None]
     return out + frame * (gold - out)

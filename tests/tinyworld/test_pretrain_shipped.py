@@ -11,7 +11,9 @@ import torch
 
 import palp_lab
 from palp_lab.metrics.reader import ElementReader
-from palp_lab.tinyworld import LABELS, WORLD_VERSION, labels, render, sample_scene
+from palp_lab.tinyworld import ACCESSORIES, LABELS, STYLES, WORLD_VERSION, labels, render, sample_scene
+from palp_lab.tinyworld.pretrain_evaluate import REAL_GOAL
+from palp_lab.tinyworld.pretrain_scorers import read_by_style
 
 WEIGHTS = Path(palp_lab.__file__).parent / "tinyworld" / "weights"
 NAMES = ("tiny", "tiny_small", "tiny_flow", "tiny_flow_unet", "clip", "identity", "reader")
@@ -61,6 +63,20 @@ def test_the_reader_reads_styles_and_places_of_true_renders() -> None:
     for name in ("style", "place"):
         truth = torch.tensor([labels(scene)[name] for scene in scenes])
         assert float((found[name] == truth).float().mean()) > 0.9, name
+
+
+@pytest.mark.slow
+def test_every_style_is_read_in_real_renders() -> None:
+    """A style below this on any factor is to be redrawn; the card and scores.json say what is measured here."""
+    found = read_by_style(ElementReader.from_folder(WEIGHTS / "reader"))
+    assert set(found) == set(STYLES) and all(
+        set(row) >= {"style", "place", "class_", *ACCESSORIES} for row in found.values()
+    )
+    low = {(style, name): share for style, row in found.items() for name, share in row.items() if share < REAL_GOAL}
+    assert not low
+    said = json.loads((WEIGHTS / "scores.json").read_text())["reader_by_style"]
+    near = [abs(share - said[style][name]) for style, row in found.items() for name, share in row.items()]
+    assert max(near) <= 0.011, "two pictures of 200: another processor rounds otherwise"
 
 
 def test_scores_are_those_of_the_cards() -> None:
