@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,22 +34,25 @@ def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int 
     """One plane per metric, a line per series over training steps with its 95 % band. None where no series was measured
     at two steps: there is nothing to go along.
 
-    Series that differ in an axis only ("ti_db · shots 1", "ti_db · shots 3") share the method's colour, not the dashes.
+    Series that differ in an axis only ("ti_db · shots 1", "ti_db · shots 3") share the method's colour, not the dashes;
+    where a method has more of them than there are dashes, every series looks as it does on the front.
     """
     rows = at_usual_knobs(frame)
     if rows.groupby("series")["step"].nunique().max() < 2:
         return None
     names = sorted(rows["series"].unique())
-    looks = styles(name.split(" · ")[0] for name in names)
+    methods = Counter(name.split(" · ")[0] for name in names)
+    crowded = max(methods.values()) > len(DASHES)
+    looks = styles(names if crowded else methods)
     figure, planes = new_figure(4.6 * len(metrics), 3.7, len(metrics))
     for plane, metric in zip(planes, metrics, strict=True):
         for name in names:
             method = name.split(" · ")[0]
             siblings = [other for other in names if other.split(" · ")[0] == method]
+            look, dash = looks[name if crowded else method], "-" if crowded else DASHES[siblings.index(name)]
             _draw_line(
-                plane, rows[rows["series"] == name], metric, words(name), looks[method].colour, looks[method].mark,
-                DASHES[siblings.index(name) % len(DASHES)], resamples, seed,
-            )  # fmt: skip
+                plane, rows[rows["series"] == name], metric, words(name), look.colour, look.mark, dash, resamples, seed
+            )
         plane.set_title(literal(label_of(metric)), loc="left", fontsize=12, weight="bold")
         _stay_below_one(plane, rows[metric])
         _label_steps(plane)

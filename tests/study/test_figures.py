@@ -214,6 +214,14 @@ def test_six_settings_of_one_method_have_dashes_of_their_own_and_a_legend_that_f
     assert legend.get_window_extent().x0 >= 0 and legend.get_window_extent().x1 <= figure.bbox.width
 
 
+def test_more_settings_than_dashes_look_as_on_the_front(study: list[Result]) -> None:
+    cells = [replace(r, axes={**r.axes, "method": "ti_db", "shots": i}) for i, r in enumerate(study[:7])]
+    figure = exposure_figure(observations(cells, ["shots"]), ["elements"], resamples=20)
+    assert figure is not None
+    looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len(looks) == 7 and {line.get_linestyle() for line in figure.axes[0].lines} == {"-"}
+
+
 def test_one_step_is_no_exposure(study: list[Result]) -> None:
     rows = observations(study)
     last = rows[rows["step"] == rows["step"].max()]
