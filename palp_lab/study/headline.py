@@ -60,7 +60,7 @@ def headline(comparisons: Sequence[Comparison], x: str, y: str) -> Headline:
     names = (words(text.challenger), words(text.baseline))
     early = [one for one in comparisons if one.at.startswith(STOPPED) and one.metric in (y, x)]
     sentences = [_sentence(one) for one in (text, image, level, *early) if one is not None]
-    sentences += [*_caveats(text, level, x), *_fewer_later(last, comparisons, (y, x))]
+    sentences += [*_caveats(text, image, level, x), *_fewer_later(last, comparisons, (y, x))]
     return Headline(_verdict(names, text, image, level), tuple(sentences))
 
 
@@ -167,17 +167,30 @@ def _sentence(one: Comparison) -> str:
     return f"{where}, {what} {change} that of {words(one.baseline)} ({interval}; {pairs}){zero}."
 
 
-def _caveats(text: Comparison, level: Comparison | None, x: str) -> list[str]:
+def _caveats(text: Comparison, image: Comparison | None, level: Comparison | None, x: str) -> list[str]:
     found = []
     concepts = text.difference.concepts
     if concepts == 1 and text.pairs > 1:
         found.append("One concept only: the interval speaks of its prompts and seeds, not of other subjects.")
     elif concepts > 1 and text.p_concepts is not None:
-        reach = f"with {concepts} concepts it cannot fall below {p_value(text.p_floor)}"
-        found.append(f"Taking each concept as one observation, the exact p is {p_value(text.p_concepts)} ({reach}).")
+        found.append(_exact([one for one in (text, image, level) if one is not None]))
     if level is None:
         found.append(f"At no pair do the two curves reach a common {label_of(x)}, so they cannot be compared there.")
     return found
+
+
+def _exact(tested: Sequence[Comparison]) -> str:
+    """The exact tests over concepts, one for each comparison, and how far down their p can go."""
+    first = tested[0].difference.concepts
+    each = []
+    for one in tested:
+        if one.p_concepts is None:
+            continue
+        fewer = "" if one.difference.concepts == first else f" ({_counted(one.difference.concepts, 'concept')})"
+        where = "equal steps" if one.step is not None else one.where
+        each.append(f"{p_value(one.p_concepts)} for {label_of(one.metric)} at {where}{fewer}")
+    reach = f"with {first} concepts it cannot fall below {p_value(tested[0].p_floor)}"
+    return f"Taking each concept as one observation, the exact p is {', '.join(each)}; {reach}."
 
 
 def _fewer_later(last: Mapping[str, Comparison], comparisons: Sequence[Comparison], axes: tuple[str, str]) -> list[str]:

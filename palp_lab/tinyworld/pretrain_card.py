@@ -89,8 +89,8 @@ LIMITS = {
     "tiny": "Knows the tiny world's words only. Small accessories and two-subject scenes are its weakest points.",
     "tiny_small": "Hardly trained yet; it is here to compare sizes, and to be trained further.",
     "tiny_flow": (
-        "Trained for minutes: it is here to show that methods run under flow matching. Colours, styles and places "
-        "follow the prompt; patches are painted almost on their own, so that subjects are mosaics, and accessories are "
+        "Trained for minutes: it is here to show that methods run under flow matching. Styles and places follow "
+        "the prompt; patches are painted almost on their own, so that subjects are mosaics, and accessories are "
         "missing."
     ),
     "tiny_flow_unet": (
@@ -103,7 +103,7 @@ LIMITS = {
 }
 
 
-CHANGED = {2: "other coats", 3: "clearer accessories in oil paintings"}
+CHANGED = {2: "other coats, larger far-away and second subjects", 3: "clearer accessories in oil paintings"}
 """What each version of the world draws otherwise than the one before it."""
 
 

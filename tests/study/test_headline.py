@@ -88,6 +88,20 @@ def test_an_interval_without_0_is_no_claim_where_the_test_over_concepts_disagree
     assert headline(found, X, Y).verdict.startswith("Not separated")
 
 
+def test_each_exact_p_says_what_it_is_of() -> None:
+    """The verdict may rest on equal identity; the p of equal steps alone would seem to deny it."""
+    found = [
+        replace(difference(Y, "step 350", 0.02, 0.05), p_concepts=0.219),
+        replace(difference(X, "step 350", 0.2, 0.05), p_concepts=0.0625),
+        replace(difference(Y, f"equal {X}", 0.03, 0.01, concepts=5), p_concepts=0.0625),
+    ]
+    assert (
+        "Taking each concept as one observation, the exact p is .219 for text alignment at equal steps, .062 for "
+        "identity at equal steps, .062 for text alignment at equal identity (5 concepts); with 6 concepts it cannot "
+        "fall below .031."
+    ) in headline(found, X, Y).sentences
+
+
 def test_a_cost_that_too_few_pairs_measured_is_not_called_none() -> None:
     found = [
         difference(Y, "step 500", 0.05, 0.01),
