@@ -71,7 +71,7 @@ class Cell:
             raise UserError("prompts: there are none to measure; give a target, or choose prompts=standard")
         tokens = build(config.tokens, "tokens")
         check_lengths(self.model, tokens, self.concept, self.sentences, [prompt.text for prompt in self.drift])
-        say_unknown(str(config.labels.model), map(self.concept.clean, self.sentences))
+        say_unknown(str(config.model.path), map(self.concept.clean, self.sentences))
 
     @cached_property
     def train_inputs(self) -> dict[str, Any]:
@@ -83,13 +83,18 @@ class Cell:
         """The hash of the cell."""
         drift = [[prompt.text, prompt.class_word] for prompt in self.drift]
         measured = {"groups": self.groups, "drift": drift, "held_out": self.concept.held_out_digest, **self._bounds}
-        return keys.cell_hash(self.plain, self.train_inputs, self.protocol_words, measured)
+        return keys.cell_hash(self.plain, self.train_inputs, self.protocol_words, measured | self._redrawn)
 
     @property
     def _bounds(self) -> dict[str, Any]:
         """Which rivals are measured, where they are not all."""
         chosen = list(self.protocol.bounds)
         return {} if chosen == list(BOUNDS) else {"bounds": chosen}
+
+    @property
+    def _redrawn(self) -> dict[str, Any]:
+        """Which true renders are not those of the dataset's first version."""
+        return {"redrawn": found} if (found := self.dataset.redrawn(self.sentences)) else {}
 
     @property
     def protocol(self) -> Protocol:
@@ -115,8 +120,7 @@ class Cell:
     @property
     def steps(self) -> list[int]:
         """The training steps at which an adapter is kept, measured and drawn from."""
-        last = int(self.config.trainer.max_steps)
-        return sorted({*self.plain["checkpoints"], last})
+        return sorted({*self.plain["checkpoints"], int(self.config.trainer.max_steps)})
 
     def stage_inputs(self, kind: str, step: int | str = 0) -> dict[str, Any]:
         """The inputs of a stage as the store keys them: `train`; `pictures` and `estimates` of a step, or of the base
@@ -139,7 +143,7 @@ class Cell:
             code = keys.code_of({key: read.get(key) for key in ("dataset", "model")})
             inputs |= {"code": code} if code else {}
             drift = [[prompt.text, prompt.class_word] for prompt in self.drift]
-            inputs |= {"target": self.target, "drift": drift} if kind == "scores" else self._bounds
+            inputs |= self._redrawn | ({"target": self.target, "drift": drift} if kind == "scores" else self._bounds)
         return {**inputs, "machine": self.machine}
 
     def stage_key(self, kind: str, step: int | str = 0) -> str:
@@ -261,12 +265,8 @@ class Cell:
         """Who draws sentences, who draws prompts without the concept, and what is written into the pictures."""
         if isinstance(step, int):
             with self._adapter(step) as adapter:
-                strength = float(self.config.generate.strength)
-                yield (
-                    personal(adapter),
-                    without_concept(adapter),
-                    {"strength": strength, "adapter": self._who(step)["training"][:16]},
-                )
+                knobs = {"strength": float(self.config.generate.strength), "adapter": self._who(step)["training"][:16]}
+                yield personal(adapter), without_concept(adapter), knobs
         else:
             fill = self.concept.clean if step == "class_word" else self.concept.described
             yield base(self.model, fill), base(self.model, str), {}

@@ -124,6 +124,8 @@ def generate(config: DictConfig) -> None:
         paths = [adapter_file(cell.train().folder, step) for step in cell.steps]
     sampling = Sampling(how.scheduler, int(how.steps), float(how.guidance))
     drawn_from = [(path, sentences_for(path, config)) for path in paths]  # whatever is wrong there, before the first
+    if config.adapters:  # of what was trained here it is said already
+        say_all_unknown(drawn_from, config)
     for path, sentences in drawn_from:
         with saved(path, config) as (adapter, knobs):
             how_made = setting(adapter, made_with(adapter.model, sampling, knobs, context))
@@ -145,11 +147,22 @@ def sentences_for(path: Path, config: DictConfig) -> list[str]:
     header says it was tuned for. Raises UserError where there is no adapter, or nothing to draw."""
     from palp_lab.saved_adapters import about_saved
 
-    about = about_saved(path)
-    sentences = _chosen(config, about.get("target"), path)
-    model = about["model"].get("path", "") if isinstance(about.get("model"), Mapping) else config.labels.model
-    say_unknown(str(model), (said.replace("{}", str(about.get("superclass", ""))) for said in sentences))
-    return sentences
+    return _chosen(config, about_saved(path).get("target"), path)
+
+
+def say_all_unknown(drawn_from: Sequence[tuple[Path, Sequence[str]]], config: DictConfig) -> None:
+    """Says once for every model what it does not know of what saved adapters are to draw on it: the one an adapter's
+    header names, or the configured one for a file of another tool."""
+    from palp_lab.saved_adapters import about_saved
+
+    asked: dict[str, list[str]] = {}
+    for path, sentences in drawn_from:
+        about = about_saved(path)
+        model = about["model"].get("path", "") if isinstance(about.get("model"), Mapping) else config.model.path
+        filled = (said.replace("{}", str(about.get("superclass") or "")) for said in sentences)
+        asked.setdefault(str(model), []).extend(filled)
+    for model, filled_in in asked.items():
+        say_unknown(model, filled_in)
 
 
 def _chosen(config: DictConfig, target: Any, path: Path) -> list[str]:

@@ -86,8 +86,12 @@ def check_lengths(
 ) -> None:
     """Raises UserError for a prompt that the model's text encoders cannot read whole, in the words they will be given:
     `sentences` with the concept's own words, its class word and its description in the slot, and `full` prompts. Only
-    tokenizes: pictures are drawn after a training, and this is to be known before it."""
+    tokenizes: pictures are drawn after a training, and this is to be known before it. Says a start word of several
+    pieces."""
+    from palp_lab.tokens.base import say_pieces
+
     tokens.bind(model, concept)
+    say_pieces(model, getattr(tokens, "init_token", None))
     words = tokens.call(concept)
     model.tokenize([concept.fill(sentence, words) for sentence in sentences], tokens.positions(concept.placeholder))
     rivals = [fill(sentence) for fill in (concept.clean, concept.described) for sentence in sentences]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from palp_lab.types import UserError
@@ -29,7 +30,7 @@ def target_of(config: DictConfig, losses: Mapping[str, AbstractLoss], dataset: A
 
 
 def check_drawing(config: DictConfig) -> None:
-    """Refuses what would leave nothing to draw or measure. Raises UserError."""
+    """Refuses what would leave nothing to draw or measure, and what nothing can be drawn with. Raises UserError."""
     how = config.generate
     for key in ("seeds", "steps", "batch_size"):
         if int(how[key]) < 1:
@@ -42,17 +43,19 @@ def check_drawing(config: DictConfig) -> None:
         raise UserError(f"strip.guidance={config.strip.guidance}: must be at least 0; 1 is no guidance")
 
 
-def say_unknown(model: str, sentences: Iterable[str]) -> None:
-    """A warning where sentences ask a model of the tiny world (by its name) for what that world does not have."""
+def say_unknown(path: str, sentences: Iterable[str]) -> None:
+    """A warning where sentences ask a shipped model of the tiny world (`model.path`) for what that world does not
+    have."""
+    from palp_lab.model.folder import SHIPPED, resolve
     from palp_lab.tinyworld.parse import parse
 
-    if not model.startswith("tiny"):
+    if not Path(found := resolve(path)).is_relative_to(SHIPPED):
         return
     if unknown := dict.fromkeys(word for sentence in sentences for word in parse(sentence).unknown):
         logger.warning(
             "model=%s does not know %s: what these words ask for is neither drawn nor counted (docs/tinyworld.md has "
             "the words it knows)",
-            model,
+            Path(found).name,
             ", ".join(map(repr, unknown)),
         )
 

@@ -174,6 +174,18 @@ def test_estimates_are_told_apart_by_how_the_strip_is_drawn(micro_lab: MicroLab,
     assert plain.stage_key("pictures", 1) == other.stage_key("pictures", 1) and plain.run == other.run
 
 
+def test_numbers_beside_true_renders_that_changed_are_made_anew(
+    micro_lab: MicroLab, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cell_of(micro_lab, output, "method=ti_db")
+    kinds = ("scores", "bounds", "pictures", "train")
+    keys, run = [before.stage_key(kind, 4) for kind in kinds], before.run
+    monkeypatch.setattr(type(before.dataset), "redrawn", lambda _, sentences: {sentences[0]: 3})
+    after = cell_of(micro_lab, output, "method=ti_db")
+    same = [after.stage_key(kind, 4) == key for kind, key in zip(kinds, keys, strict=True)]
+    assert same == [False, False, True, True] and run != after.run
+
+
 def test_more_pictures_do_not_retrain_and_other_metrics_do_not_redraw(micro_lab: MicroLab, tmp_path: Path) -> None:
     ran(micro_lab, tmp_path, "method=ti_db", "checkpoints=[2]")
     before = stages(tmp_path)
@@ -502,6 +514,7 @@ def test_a_line_that_fails_does_not_keep_the_others_from_being_trained(
         ("tiny_small", "a sketch of {} in Paris", True),
         ("tiny", "a sketch of {} in the snow", False),
         ("sd15", "a sketch of {} in Paris", False),
+        ("somebody/tiny-sd", "a sketch of {} in Paris", False),
     ],
 )
 def test_words_the_tiny_world_does_not_have_are_said(

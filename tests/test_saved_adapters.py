@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from palp_lab.adapter import SCHEMA
 from palp_lab.cli import main
-from palp_lab.generate import generate, sentences_for
+from palp_lab.generate import generate, say_all_unknown, sentences_for
 from palp_lab.model.unet import UNetModel
 from palp_lab.pictures import read_pictures
 from palp_lab.saved_adapters import find_adapter, rebuild
@@ -189,7 +189,12 @@ def test_a_saved_adapter_draws_sentences_of_ones_own_or_its_target(
     save_file({"x": torch.zeros(1)}, tmp_path / "own.safetensors", {"schema": SCHEMA, "about": about})
     own = f"adapters=[{tmp_path / 'own.safetensors'}]"
     assert said(own) == ["a {} in Paris"], "what it was tuned for"
-    assert "model=tiny does not know 'paris'" in caplog.text, "the model its header names"
+    asked = [(tmp_path / "own.safetensors", ["a {} in Paris"])] * 2
+    say_all_unknown(asked, compose_verb(micro_lab, "generate", own, "model.path=elsewhere"))
+    assert caplog.text.count("model=tiny does not know 'paris'") == 1, "the model its header names, once"
+    caplog.clear()
+    say_all_unknown([(foreign, ["a {} in Paris"])], compose_verb(micro_lab, "generate", "model.path=elsewhere"))
+    assert not caplog.text, "no model of the tiny world"
     assert said(own, 'target="a {} at sea"') == ["a {} at sea"]
     with pytest.raises(UserError, match=r"there are none, and .* was tuned for no target"):
         said(f"adapters=[{foreign}]")

@@ -117,6 +117,11 @@ class AbstractDataset(ABC):
         """The subject itself in the scene of a sentence with a slot, one per seed; None where there are none."""
         return None
 
+    def redrawn(self, sentences: Sequence[str]) -> dict[str, int]:
+        """Sentences whose true renders are drawn otherwise than in the dataset's first version, each with the version
+        that changed them last: scores and bounds beside them are made anew, all others stay good."""
+        return {}
+
     def default_target(self) -> str | None:
         """The target of a method that needs one where none is given; None where the user must say it."""
         return None

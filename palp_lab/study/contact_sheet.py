@@ -14,7 +14,7 @@ EDGE = 128
 """Edge of a picture on the sheet, in pixels: the tiny world's 64 at 2× (ours)."""
 GAP, SPACE, LABEL, HEAD, LINE = 4, 14, 150, 76, 19
 PHOTOS = 6
-"""Training photos shown of a concept: as many as personalization speaks of (ours)."""
+"""Training photos shown of a concept, as many as a method is mostly given (ours); the sheet says of how many."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def _draw_block(
     put_text(sheet, block.heading, SPACE, top + 8, sheet.width - 2 * SPACE, 14, INK, bold=True)
     top += 34
     if block.photos:
-        put_text(sheet, "training photos", SPACE, top + 6, LABEL - SPACE, 14, MUTED, bold=True)
+        of = f" ({PHOTOS} of {len(block.photos)})" if len(block.photos) > PHOTOS else ""
+        put_text(sheet, f"training photos{of}", SPACE, top + 6, LABEL - SPACE, 14, MUTED, bold=True)
         for i, photo in enumerate(block.photos[:PHOTOS]):
             put_picture(sheet, photo, left + i * (EDGE + GAP), top, EDGE)
         top += EDGE + SPACE

@@ -98,9 +98,10 @@ def is_squeezed(curves: Sequence[Curve], bounds: Sequence[Anchor]) -> bool:
     return _share_of_plane(curves, bounds) < SQUEEZED
 
 
-def legend_columns(names: Sequence[str], width: float, most: int = 4) -> int:
-    """How many columns of these names fit side by side into a figure of `width` inches, `most` at most."""
-    widest = max(map(len, names), default=0) * 0.085 + 0.65  # a letter of 10 points; the handle and the space around
+def legend_columns(names: Sequence[str], width: float, most: int = 4, handle: float = 2.0) -> int:
+    """How many columns of these names fit side by side into a figure of `width` inches, `most` at most, each beside a
+    line that is `handle` letters long."""
+    widest = max(map(len, names), default=0) * 0.085 + 0.37 + 0.14 * handle  # a letter of 10 points; the space around
     return max(1, min(most, len(names), int(width / widest)))
 
 

@@ -186,7 +186,8 @@ def _exact(tested: Sequence[Comparison]) -> str:
     for one in tested:
         if one.p_concepts is None:
             continue
-        fewer = "" if one.difference.concepts == first else f" ({_counted(one.difference.concepts, 'concept')})"
+        least = f" ({_counted(one.difference.concepts, 'concept')}, at least {p_value(one.p_floor)})"
+        fewer = "" if one.difference.concepts == first else least
         where = "equal steps" if one.step is not None else one.where
         each.append(f"{p_value(one.p_concepts)} for {label_of(one.metric)} at {where}{fewer}")
     reach = f"with {first} concepts it cannot fall below {p_value(tested[0].p_floor)}"

@@ -49,6 +49,8 @@ def note(results: Sequence[Result], question: Question, title: str, folder: Path
     if (exposure := exposure_figure(study.scope, progress_metrics(study.scope, study.axes))) is not None:
         write_bytes(folder / f"{name}_exposure.png", png(exposure))
         pictures += [f"![metrics over steps]({name}_exposure.png)", ""]
+    else:
+        (folder / f"{name}_exposure.png").unlink(missing_ok=True)
     tables = [*study.tables, *([comparison_table(study.comparisons)] if study.comparisons else [])]
     lines = [
         f"# {title}", "", f"**{study.headline.verdict}**", "",

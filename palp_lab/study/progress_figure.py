@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Log = Mapping[str, Sequence[float | None]]
 Dash = str | tuple[int, tuple[int, ...]]
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 3)))
+HANDLE = 5.0
+"""Letters that a legend's line is long: dashes show (ours)."""
 
 
 def progress_metrics(frame: pd.DataFrame, axes: tuple[str, str]) -> list[str]:
@@ -57,8 +59,10 @@ def exposure_figure(frame: pd.DataFrame, metrics: Sequence[str], resamples: int 
         _stay_below_one(plane, rows[metric])
         _label_steps(plane)
     handles, labels = planes[0].get_legend_handles_labels()
-    columns = legend_columns(list(map(str, labels)), figure.get_figwidth(), most=5)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
+    columns = legend_columns(list(map(str, labels)), figure.get_figwidth(), most=5, handle=HANDLE)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=10, handlelength=HANDLE
+    )
     return figure
 
 
@@ -110,8 +114,10 @@ def _add_legend(figure: Figure, colours: Mapping[str, str], dashes: Mapping[str,
     handles = [Line2D([], [], color=colour, lw=5, label=literal(name)) for name, colour in colours.items()]
     handles += [Line2D([], [], color=MUTED, ls=dash, lw=2, label=literal(name)) for name, dash in dashes.items()]
     names = [str(handle.get_label()) for handle in handles]
-    columns = legend_columns(names, figure.get_figwidth(), most=6)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
+    columns = legend_columns(names, figure.get_figwidth(), most=6, handle=HANDLE)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10, handlelength=HANDLE
+    )
 
 
 def _label_steps(plane: Plane) -> None:

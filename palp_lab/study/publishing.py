@@ -35,6 +35,8 @@ def publish(study: Study, words_of: Words, folder: Path) -> dict[str, Path]:
     compared = {name.split(" · ")[0] for one in study.comparisons[:1] for name in (one.baseline, one.challenger)}
     open_ends = gaps(study.results, sorted(compared), study.limits)
     written = {f"{name}.png": write_bytes(folder / f"{name}.png", content) for name, content in images.items()}
+    for name in {"exposure", "contact_sheet", "strip", "training"} - images.keys():
+        (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier report, whose material is not here any more
     groups = {"tables": list(study.tables)}
     if study.comparisons:
         groups["comparison"] = [comparison_table(study.comparisons)]

@@ -115,7 +115,7 @@ def _older(segments: list[dict]) -> str:
     return said + ", ".join(changed) + "." if changed else ""
 
 
-def by_style(found: dict[str, dict[str, float]]) -> list[str]:
+def by_style(found: dict[str, dict[str, float | None]]) -> list[str]:
     """What is read of real renders of one subject in full view, a row per style."""
     if not found:
         return []
@@ -124,7 +124,8 @@ def by_style(found: dict[str, dict[str, float]]) -> list[str]:
     lines += ["each thing; whether it is seen, whatever its colour.", ""]
     lines += [f"| drawn as | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for style, row in found.items():
-        lines.append(f"| {style} | {' | '.join(f'{share:.3f}' for share in row.values())} |")
+        shares = ("–" if share is None else f"{share:.3f}" for share in row.values())
+        lines.append(f"| {style} | {' | '.join(shares)} |")
     return lines
 
 

@@ -66,7 +66,8 @@ def evaluate(folder: Path, prompts: int = 0, clip_rows: int = 1000, reader_rows:
     reader = reading.reader.eval()
     rows = slice(0, min(reader_rows, len(held)))
     note("reader", reader_accuracy(reader, held.images[rows], {k: v[rows] for k, v in held.labels.items()}))
-    note("reader_by_style", read_by_style(reader))
+    if not prompts:  # it takes a minute, and its card speaks of the whole
+        note("reader_by_style", read_by_style(reader))
     note("true_renders", read_true_renders(reader, prompts))
     for name, stage in PIPELINES.items():
         if trained_stage(folder, stage):

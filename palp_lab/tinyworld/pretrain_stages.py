@@ -12,6 +12,7 @@ from transformers import CLIPTokenizer
 
 from palp_lab.layouts import without_text_model
 from palp_lab.tinyworld import pretrain_generator as generator
+from palp_lab.tinyworld.factors import WORLD_VERSION
 from palp_lab.tinyworld.pretrain_autoencoder import (
     CHANNELS,
     Reconstruction,
@@ -42,16 +43,31 @@ def sets(folder: Path, workers: int = 1, share: float = 1.0) -> None:
     """Renders every set that is not there yet; ``share`` scales their sizes."""
     for name, (count, seed, split, kind) in SETS.items():
         count = max(16, round(count * share / 16) * 16)
+        before = _mark(folder, name)
         found = render_set(folder / "sets" / name, count, seed, split, workers, kind)
+        if name == "generator" and _mark(folder, name) != before:
+            for old in ("latents.npy", PARTIAL_LATENTS):
+                (folder / old).unlink(missing_ok=True)  # of the pictures before
         print(f"sets: {name}, {len(found)} pictures", flush=True)
 
 
+def _mark(folder: Path, name: str) -> int:
+    """Tells one rendering of a set from the next; 0 where there is none."""
+    mark = folder / "sets" / name / "meta.json"
+    return mark.stat().st_mtime_ns if mark.exists() else 0
+
+
 def open_set(folder: Path, name: str) -> RenderSet:
-    """A rendered set, or one line that says what to run first."""
+    """A rendered set of this version of the world, or one line that says what to run first."""
     path = folder / "sets" / name
     if not (path / "meta.json").exists():
         raise UserError(f"{path}: not rendered yet; run palp-lab pretrain stage=sets first")
-    return RenderSet(path)
+    if (drawn := (found := RenderSet(path)).meta["version"]) != WORLD_VERSION:
+        raise UserError(
+            f"{path}: drawn by version {drawn} of the world, which is at version {WORLD_VERSION} now; run palp-lab "
+            "pretrain stage=sets again"
+        )
+    return found
 
 
 def build_autoencoder_task(folder: Path, batch: int, decoder_only: bool = False) -> Reconstruction:

@@ -89,6 +89,8 @@ def render_set(
         raise UserError(f"kind {kind!r} is unknown; choose scenes or identity")
     folder.mkdir(parents=True, exist_ok=True)
     mark.unlink(missing_ok=True)
+    for made in (*folder.glob("*.npy"), *folder.glob("*.npz")):
+        made.unlink()  # of another set, tables of its captions among them
     np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3)).flush()
     work = partial(_render_chunk, folder=str(folder), count=count, seed=seed, split=split, kind=kind, group=group)
     starts = range(0, count, _CHUNK)

@@ -84,22 +84,23 @@ def check_phrase(phrase: str, concept: Concept, **more: str) -> None:
 
 
 def start_vectors(model: AbstractModel, concept: Concept, init_token: str | None) -> tuple[Tensor, ...]:
-    """The vocabulary's vectors [pieces d] of the word that training starts from, one tensor per text encoder.
-
-    The methods start from the last piece alone, which is said where `init_token` has more: of "corgi dog" and of
-    "ktn", spelt letter by letter, something else remains than was asked for.
-    """
+    """The vocabulary's vectors [pieces d] of the word that training starts from, one tensor per text encoder."""
     word = init_token or concept.superclass
     if not word.strip():
         raise UserError("tokens.init_token: no word to start from; set it, or dataset.superclass")
-    if init_token and len(found := max(model.pieces(word), key=len)) > 1:
-        logger.warning(
-            "tokens.init_token=%s: %d pieces to this text encoder, and only the last is started from; a word of one "
-            "piece says what you mean",
-            word,
-            len(found),
-        )
     return model.word_vectors(word)
+
+
+def say_pieces(model: AbstractModel, init_token: str | None) -> None:
+    """A warning where `init_token` has several pieces: methods start from the last alone, so that of "corgi dog" and of
+    "ktn", spelt letter by letter, something else remains than was asked for."""
+    if init_token and (pieces := max(map(len, model.pieces(init_token)))) > 1:
+        logger.warning(
+            "tokens.init_token=%s: %d pieces to the text encoder, and only the last is started from; a word of one "
+            "piece says what you mean",
+            init_token,
+            pieces,
+        )
 
 
 def keep_length(vectors: Iterable[Tensor], lengths: Iterable[Tensor]) -> tuple[Tensor, ...]:

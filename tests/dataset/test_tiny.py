@@ -73,6 +73,14 @@ def test_what_the_world_does_not_have_has_no_true_picture() -> None:
     assert dataset.true_renders("a photo of {} as it is in the snow", [0]) is not None
 
 
+def test_true_renders_that_a_version_changed_are_named() -> None:
+    """Their numbers are made anew; of all other sentences they stay good."""
+    worn = "an oil painting of a {} wearing a green scarf at night"
+    plain = ["an oil painting of a {} in the snow", "a sketch of a {} wearing a red hat in the snow"]
+    assert TinyDataset("cat", 7).redrawn([worn, *plain]) == {worn: 3}
+    assert tinyworld.WORLD_VERSION == 3, "a new version says here which sentences' renders it changed"
+
+
 def test_class_pictures_are_others_of_the_class() -> None:
     dataset = TinyDataset("cat", 7)
     others = dataset.class_renders(range(4))

@@ -218,8 +218,10 @@ def test_more_settings_than_dashes_look_as_on_the_front(study: list[Result]) -> 
     cells = [replace(r, axes={**r.axes, "method": "ti_db", "shots": i}) for i, r in enumerate(study[:7])]
     figure = exposure_figure(observations(cells, ["shots"]), ["elements"], resamples=20)
     assert figure is not None
-    looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
-    assert len(looks) == 7 and {line.get_linestyle() for line in figure.axes[0].lines} == {"-"}
+    looks = {line.get_label(): (line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
+    front = styles(f"ti_db · shots {i}" for i in range(7))
+    assert looks == {words(name): (look.colour, look.mark) for name, look in front.items()} and len(front) == 7
+    assert {line.get_linestyle() for line in figure.axes[0].lines} == {"-"}
 
 
 def test_one_step_is_no_exposure(study: list[Result]) -> None:

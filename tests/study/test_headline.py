@@ -97,8 +97,8 @@ def test_each_exact_p_says_what_it_is_of() -> None:
     ]
     assert (
         "Taking each concept as one observation, the exact p is .219 for text alignment at equal steps, .062 for "
-        "identity at equal steps, .062 for text alignment at equal identity (5 concepts); with 6 concepts it cannot "
-        "fall below .031."
+        "identity at equal steps, .062 for text alignment at equal identity (5 concepts, at least .062); with 6 "
+        "concepts it cannot fall below .031."
     ) in headline(found, X, Y).sentences
 
 

@@ -36,6 +36,7 @@ def test_one_method_alone_is_a_page_too(study: list[Result], tmp_path: Path) -> 
     assert (tmp_path / "part_0_exposure.png").exists() and "part_0_exposure.png" in text
     last = max(record.step for record in some[0].records)
     short = [replace(some[0], records=[record for record in some[0].records if record.step == last])]
+    (tmp_path / "once_exposure.png").write_bytes(b"of an earlier page")
     once = note(short, Question(resamples=20), "Where does it begin?", tmp_path, "once").read_text(encoding="utf-8")
     assert not (tmp_path / "once_exposure.png").exists() and "once.png" in once and "exposure" not in once
     assert "One method: there is nothing to compare it with." in text and "n: 1 cells (TI + DB 1) of 1 concept" in text

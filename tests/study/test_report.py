@@ -159,6 +159,21 @@ def test_a_partial_study_says_so(study_folder: Path, tmp_path: Path) -> None:
     assert "One concept only" in text
 
 
+def test_a_report_of_one_step_has_no_curves_over_training(study_folder: Path, tmp_path: Path) -> None:
+    cells = collect([study_folder])
+    last = max(record.step for record in cells[0].records)
+    for name, kept in (("whole", cells), ("once", [_at(cell, last) for cell in cells])):
+        merge_jsonl(tmp_path / f"{name}.jsonl", kept)
+    for name, there in (("whole", True), ("once", False)):  # into one folder: the second takes the picture away
+        page = report(configured([tmp_path / f"{name}.jsonl"], tmp_path / "out"))
+        assert (page.parent / "exposure.png").exists() is there
+        assert ("As training goes on" in page.read_text(encoding="utf-8")) is there
+
+
+def _at(cell: Result, step: int) -> Result:
+    return replace(cell, records=tuple(record for record in cell.records if record.step == step))
+
+
 @pytest.mark.slow
 def test_a_page_speaks_only_of_what_it_shows(study_folder: Path, tmp_path: Path) -> None:
     """No words of stars without bounds, of photos without photos, of tuning without targets."""

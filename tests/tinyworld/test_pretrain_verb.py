@@ -14,6 +14,7 @@ import torch
 
 from palp_lab.cli import main
 from palp_lab.pretrain import STAGES
+from palp_lab.tinyworld import WORLD_VERSION, render_set
 from palp_lab.types import UserError
 
 SMALL = ["pretrain.share=0.001", "steps=2", "pretrain.evaluate_prompts=2", "device=cpu"]
@@ -154,6 +155,11 @@ def test_stages_that_miss_their_input_say_what_to_run(tmp_path: Path) -> None:
     from palp_lab.tinyworld.pretrain_stages import build_generator_task, open_set
 
     with pytest.raises(UserError, match="stage=sets first"):
+        open_set(tmp_path, "scorers")
+    render_set(tmp_path / "sets" / "scorers", 4, 1)
+    mark = tmp_path / "sets" / "scorers" / "meta.json"
+    mark.write_text(mark.read_text(encoding="utf-8").replace(f'"version": {WORLD_VERSION}', '"version": 1'))
+    with pytest.raises(UserError, match=r"drawn by version 1 of the world, .* stage=sets again"):
         open_set(tmp_path, "scorers")
     with pytest.raises(UserError, match="stage=latents first"):
         build_generator_task(tmp_path, "generator", 4, False)

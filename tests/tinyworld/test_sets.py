@@ -44,8 +44,10 @@ def test_an_unfinished_set_is_not_opened_and_is_rendered_again(tmp_path):
     before = (tmp_path / "images.npy").stat().st_mtime_ns
     render_set(tmp_path, 6, seed=1)
     assert (tmp_path / "images.npy").stat().st_mtime_ns == before
+    (tmp_path / "tokens32.npy").write_bytes(b"of the captions before")
     (tmp_path / "meta.json").unlink()
     with pytest.raises(UserError, match="not finished"):
         RenderSet(tmp_path)
     render_set(tmp_path, 6, seed=1)
     assert json.loads((tmp_path / "meta.json").read_text())["count"] == 6
+    assert not (tmp_path / "tokens32.npy").exists(), "made from what is no longer there"
