@@ -121,7 +121,7 @@ def by_style(found: dict[str, dict[str, float | None]]) -> list[str]:
         return []
     heads = [name.rstrip("_") for name in next(iter(found.values()))]
     lines = ["", "Real renders by style: one subject in full view that wears or holds one thing, 200 pictures with"]
-    lines += ["each thing; whether it is seen, whatever its colour.", ""]
+    lines += ["each thing; whether it is seen, whatever its colour, then all five in their colour, and the coat.", ""]
     lines += [f"| drawn as | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for style, row in found.items():
         shares = ("–" if share is None else f"{share:.3f}" for share in row.values())

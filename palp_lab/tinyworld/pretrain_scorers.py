@@ -100,7 +100,8 @@ def reader_accuracy(reader: ElementReader, images: np.ndarray, labels: dict[str,
 
 def read_by_style(reader: ElementReader, each: int = 200) -> dict[str, dict[str, float | None]]:
     """Per style the share of right readings of what it shows, in real renders of one subject in full view: style,
-    place, class, and every accessory (the thing, whatever its colour) in ``each`` pictures."""
+    place, class, every accessory (the thing, whatever its colour) in ``each`` pictures, then all accessories in their
+    colour, and the coat's colour and pattern."""
     found: dict[str, dict[str, float | None]] = {}
     for style in STYLES:
         scenes = list(_wearing(style, each))
@@ -114,6 +115,12 @@ def read_by_style(reader: ElementReader, each: int = 200) -> dict[str, dict[str,
         for name in ACCESSORIES:
             worn = [i for i, scene in enumerate(scenes) if scene.accessories[0][0] == name]
             found[style][name] = _mean(np.asarray([words[name][i] != "none" for i in worn]))
+        things, coats = [s.accessories[0] for s in scenes], [s.subjects[0] for s in scenes]
+        found[style] |= {
+            "in its colour": _mean(np.asarray([words[name][i] == hue for i, (name, hue) in enumerate(things)])),
+            "coat colour": _mean(np.asarray([words["colour"][i] == coat.colour for i, coat in enumerate(coats)])),
+            "coat pattern": _mean(np.asarray([words["pattern"][i] == coat.pattern for i, coat in enumerate(coats)])),
+        }
     return found
 
 
